@@ -1,0 +1,5 @@
+//! nodeport's node agent as a library: `source -> snapshot -> desired -> diff -> apply`.
+//!
+//! Imports go one way: `model <- plan <- maps <- reconcile`. `model` and `plan` are pure: no clock, file, socket, tokio, kube or aya.
+
+pub mod model;

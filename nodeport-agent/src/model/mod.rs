@@ -1,0 +1,3 @@
+//! Cluster objects in, desired front ends out. Pure.
+
+pub mod desired;

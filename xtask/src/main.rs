@@ -1,0 +1,2 @@
+//! nodeport developer verbs.
+fn main() {}
