@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 /// What `cargo xtask run` is asked to do.
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// End by itself; exit status 0 only if every row was right
     #[arg(long)]
-    pub check: bool,
+    pub(crate) check: bool,
     /// Objects to use instead of the examples: a file or directory of YAML or JSON
     #[arg(long, value_name = "PATH")]
-    pub manifests: Option<PathBuf>,
+    pub(crate) manifests: Option<PathBuf>,
 }
 
 /// Runs the verb.
@@ -18,7 +18,7 @@ pub struct Args {
 /// # Errors
 ///
 /// Always, until the lab is there.
-pub fn main(args: &Args) -> anyhow::Result<()> {
+pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
     anyhow::bail!(
         "the lab is not built yet (check: {}, manifests: {:?})",
         args.check,

@@ -1,0 +1,163 @@
+//! `cargo xtask build`: the BPF object, then the agent that carries it.
+//!
+//! Invariant: the agent is built after the object and embeds exactly this one.
+
+use crate::{
+    shell,
+    toolchain::{self, TARGET, Toolchain},
+};
+use anyhow::{Context as _, Result};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// What `cargo xtask build` is asked to do.
+#[derive(clap::Args, Clone, Copy, Default)]
+pub(crate) struct Args {
+    /// Build the agent without optimisation (the BPF object always has it)
+    #[arg(long)]
+    pub(crate) debug: bool,
+    /// Build only the BPF object
+    #[arg(long)]
+    pub(crate) object_only: bool,
+}
+
+/// What was built.
+pub(crate) struct Built {
+    /// The agent's executable.
+    pub(crate) agent: PathBuf,
+}
+
+/// Builds the object and, unless told otherwise, the agent.
+pub(crate) fn main(args: Args) -> Result<()> {
+    if args.object_only {
+        object()?;
+        return Ok(());
+    }
+    let built = all(args.debug)?;
+    eprintln!("{}", built.agent.display());
+    Ok(())
+}
+
+/// Builds the object and the agent; `debug` leaves the agent unoptimised.
+pub(crate) fn all(debug: bool) -> Result<Built> {
+    object()?;
+    let profile = if debug { "dev" } else { "release" };
+    shell::stage(&format!("build the agent ({profile})"), || {
+        shell::run(shell::cargo().args([
+            "build",
+            "--package",
+            "nodeport-agent",
+            "--profile",
+            profile,
+        ]))
+    })?;
+    let directory = if debug { "debug" } else { "release" };
+    Ok(Built {
+        agent: target_directory().join(directory).join("nodeport-agent"),
+    })
+}
+
+/// Where the built object is found, whatever cargo's target directory: by the agent's build script, `verify` and the tests.
+pub(crate) fn object_path() -> PathBuf {
+    shell::root().join("target/bpf/nodeport.o")
+}
+
+/// Builds the BPF object, with a toolchain that is found or installed, and returns its path.
+pub(crate) fn object() -> Result<PathBuf> {
+    let toolchain = toolchain::ensure()?;
+    let title = format!("build the BPF programs with {}", toolchain.compiler);
+    shell::stage(&title, || {
+        let mut command = toolchain.cargo("build");
+        shell::run(of_the_rim(&mut command).args(["--profile", "bpf"])).with_context(|| {
+            format!(
+                "the BPF programs do not build with {} and {}",
+                toolchain.compiler, toolchain.linker
+            )
+        })?;
+        let made = build_directory().join(TARGET).join("bpf/nodeport");
+        publish(&made, &object_path())
+    })?;
+    Ok(object_path())
+}
+
+/// Clippy over the library and the programs for the BPF target, if this toolchain has clippy.
+pub(crate) fn clippy(toolchain: &Toolchain) -> Option<Command> {
+    let mut command = toolchain.clippy()?;
+    of_the_rim(&mut command).args(["--lib", "--profile", "bpf", "--", "-D", "warnings"]);
+    Some(command)
+}
+
+fn of_the_rim(command: &mut Command) -> &mut Command {
+    command
+        .args([
+            "--package",
+            "nodeport-ebpf",
+            "--bin",
+            "nodeport",
+            "--features",
+            "kernel",
+        ])
+        .arg("--target-dir")
+        .arg(build_directory())
+}
+
+/// Copies the object where others look for it, leaving it (and its time) alone if it is the same: its time decides
+/// whether cargo builds the agent anew.
+fn publish(made: &Path, object: &Path) -> Result<()> {
+    let bytes = fs::read(made).with_context(|| format!("cannot read {}", made.display()))?;
+    if fs::read(object).is_ok_and(|old| old == bytes) {
+        return Ok(());
+    }
+    if let Some(directory) = object.parent() {
+        fs::create_dir_all(directory)
+            .with_context(|| format!("cannot make {}", directory.display()))?;
+    }
+    // By rename, so that an agent that is just being built never embeds half an object.
+    let fresh = object.with_extension("o.new");
+    fs::write(&fresh, bytes).with_context(|| format!("cannot write {}", fresh.display()))?;
+    fs::rename(&fresh, object).with_context(|| format!("cannot rename {}", fresh.display()))
+}
+
+fn target_directory() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(
+        || shell::root().join("target"),
+        |path| shell::root().join(path),
+    )
+}
+
+/// The BPF build has a directory of its own, so that it and host builds do not wait for each other's lock.
+fn build_directory() -> PathBuf {
+    target_directory().join("bpf-build")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unchanged_object_keeps_its_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let (made, object) = (
+            directory.path().join("made"),
+            directory.path().join("bpf/nodeport.o"),
+        );
+        fs::write(&made, "one").unwrap();
+        publish(&made, &object).unwrap();
+        let old = std::time::SystemTime::UNIX_EPOCH;
+        fs::File::options()
+            .write(true)
+            .open(&object)
+            .unwrap()
+            .set_modified(old)
+            .unwrap();
+        publish(&made, &object).unwrap();
+        assert_eq!(fs::metadata(&object).unwrap().modified().unwrap(), old);
+        fs::write(&made, "two").unwrap();
+        publish(&made, &object).unwrap();
+        assert_eq!(fs::read_to_string(&object).unwrap(), "two");
+        assert!(fs::metadata(&object).unwrap().modified().unwrap() > old);
+    }
+}

@@ -1,0 +1,251 @@
+//! One function that finds a toolchain for the BPF target, and installs what it can.
+//!
+//! A toolchain is a compiler that can build `core` for `bpfel-unknown-none` (it has the standard library's source and takes
+//! `-Z build-std`) and a `bpf-linker` that reads what this compiler writes. Refuses to know what is built with it.
+//! Invariant: the linker's LLVM is at least as new as the compiler's, because LLVM reads bitcode of older versions only.
+
+mod compiler;
+mod linker;
+
+pub(crate) use compiler::Compiler;
+pub(crate) use linker::Linker;
+
+use crate::{packages, shell};
+use anyhow::{Result, bail};
+use std::process::Command;
+
+/// The target of the programs: little-endian BPF.
+pub(crate) const TARGET: &str = "bpfel-unknown-none";
+
+/// Debian's compiler, cargo and library source.
+pub(crate) const DEBIAN_COMPILER: &[&str] = &["rustc-web", "cargo-web", "rust-web-src"];
+
+/// Clippy for that compiler.
+pub(crate) const DEBIAN_CLIPPY: &str = "rust-web-clippy";
+
+/// A compiler and a linker that fit together.
+pub(crate) struct Toolchain {
+    /// What compiles.
+    pub(crate) compiler: Compiler,
+    /// What links.
+    pub(crate) linker: Linker,
+}
+
+impl Toolchain {
+    /// `cargo VERB`, set up for the BPF target; the caller adds what to build.
+    pub(crate) fn cargo(&self, verb: &str) -> Command {
+        let mut command = self.compiler.cargo(verb);
+        self.set_up(&mut command);
+        command
+    }
+
+    /// `cargo clippy` for the BPF target, if this compiler has it.
+    pub(crate) fn clippy(&self) -> Option<Command> {
+        let mut command = self.compiler.clippy()?;
+        self.set_up(&mut command);
+        Some(command)
+    }
+
+    fn set_up(&self, command: &mut Command) {
+        // v3: the newest instruction set that kernel 6.1 loads. Misaligned access turns a window of the packet into plain
+        // loads instead of byte by byte; it is safe where the kernel's BPF allows it, which is what the verifier checks.
+        let flags = [
+            "-Ctarget-cpu=v3".to_owned(),
+            "-Cdebuginfo=2".to_owned(),
+            "-Clink-arg=--btf".to_owned(),
+            "-Clink-arg=--cpu-features=+allows-misaligned-mem-access".to_owned(),
+            format!("-Clinker={}", self.linker.path.display()),
+        ];
+        command
+            .current_dir(shell::root())
+            .args(["-Z", "build-std=core", "--target", TARGET])
+            .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
+            .env_remove("RUSTFLAGS");
+    }
+}
+
+/// What there is on this machine, usable or not.
+pub(crate) struct Survey {
+    /// Every compiler that was found, in order of preference.
+    pub(crate) compilers: Vec<Compiler>,
+    /// Every linker that was found, in order of preference.
+    pub(crate) linkers: Vec<Linker>,
+}
+
+/// Looks at the machine and changes nothing.
+pub(crate) fn survey() -> Survey {
+    Survey {
+        compilers: compiler::survey(),
+        linkers: linker::survey(),
+    }
+}
+
+impl Survey {
+    /// The first usable compiler that has a linker.
+    pub(crate) fn choose(&self) -> Option<Toolchain> {
+        self.usable_compilers()
+            .find_map(|compiler| self.linker_for(compiler).map(|linker| (compiler, linker)))
+            .map(|(compiler, linker)| Toolchain {
+                compiler: compiler.clone(),
+                linker: linker.clone(),
+            })
+    }
+
+    /// The first linker that reads what this compiler writes.
+    pub(crate) fn linker_for(&self, compiler: &Compiler) -> Option<&Linker> {
+        self.linkers
+            .iter()
+            .find(|linker| linker.reads(compiler.llvm))
+    }
+
+    fn usable_compilers(&self) -> impl Iterator<Item = &Compiler> {
+        self.compilers
+            .iter()
+            .filter(|compiler| compiler.obstacle().is_none())
+    }
+
+    /// The compiler for which a linker is most easily built: the one with the oldest LLVM.
+    fn easiest_compiler(&self) -> Option<&Compiler> {
+        self.usable_compilers().min_by_key(|compiler| compiler.llvm)
+    }
+}
+
+/// Finds a toolchain, and installs what is missing where that is possible.
+///
+/// # Errors
+///
+/// Says what to install, by name and by command.
+pub(crate) fn ensure() -> Result<Toolchain> {
+    if let Some(toolchain) = survey().choose() {
+        return Ok(toolchain);
+    }
+    shell::stage("find or install a BPF toolchain", install)
+}
+
+fn install() -> Result<Toolchain> {
+    if survey().easiest_compiler().is_none() {
+        install_compiler()?;
+    }
+    let found = survey();
+    let Some(compiler) = found.easiest_compiler() else {
+        bail!(
+            "no compiler can build for the BPF target\n{}",
+            advice(&found)
+        );
+    };
+    if found.linker_for(compiler).is_none() {
+        linker::install(compiler.llvm).map_err(|error| error.context(advice(&found)))?;
+    }
+    match survey().choose() {
+        Some(toolchain) => Ok(toolchain),
+        None => bail!(
+            "what was installed does not fit together\n{}",
+            advice(&survey())
+        ),
+    }
+}
+
+fn install_compiler() -> Result<()> {
+    let found = survey();
+    if let Some(obstacle) = packages::obstacle() {
+        bail!("no BPF toolchain, and {obstacle}\n{}", advice(&found));
+    }
+    packages::install(DEBIAN_COMPILER).map_err(|error| error.context(advice(&found)))
+}
+
+/// What was found, what is wrong with it, and the ways to a toolchain.
+pub(crate) fn advice(found: &Survey) -> String {
+    let mut lines = Vec::new();
+    for compiler in &found.compilers {
+        let state = compiler.obstacle().unwrap_or_else(|| "usable".to_owned());
+        lines.push(format!("  compiler: {compiler}: {state}"));
+    }
+    for linker in &found.linkers {
+        lines.push(format!("  linker: {linker}"));
+    }
+    if lines.is_empty() {
+        lines.push("  nothing of a BPF toolchain was found".to_owned());
+    }
+    lines.push("one of these makes a toolchain:".to_owned());
+    lines.push("  rustup toolchain install nightly --component rust-src,clippy; and a bpf-linker whose LLVM is as new, from".to_owned());
+    lines.push(
+        "    https://github.com/aya-rs/bpf-linker/releases or by `cargo binstall bpf-linker`"
+            .to_owned(),
+    );
+    lines.push(format!(
+        "  on Debian, as root: apt-get install {} {DEBIAN_CLIPPY} {}",
+        DEBIAN_COMPILER.join(" "),
+        linker::debian_packages(22).join(" ")
+    ));
+    lines.push(format!("    and {}", linker::by_hand(22)));
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use compiler::Origin;
+
+    fn compiler(origin: Origin, llvm: u32, has_source: bool) -> Compiler {
+        Compiler {
+            origin,
+            release: "1.96.0".to_owned(),
+            llvm,
+            has_source,
+        }
+    }
+
+    fn linker(path: &str, llvm: Option<u32>) -> Linker {
+        Linker {
+            path: path.into(),
+            version: "0.13.0".to_owned(),
+            llvm,
+        }
+    }
+
+    #[test]
+    fn a_nightly_with_source_comes_before_debian() {
+        let found = Survey {
+            compilers: vec![
+                compiler(Origin::Rustup("nightly".to_owned()), 22, true),
+                compiler(Origin::System, 22, true),
+            ],
+            linkers: vec![linker("/a", Some(22))],
+        };
+        assert_eq!(
+            found.choose().map(|toolchain| toolchain.compiler.origin),
+            Some(Origin::Rustup("nightly".to_owned()))
+        );
+    }
+
+    #[test]
+    fn a_nightly_newer_than_the_linker_is_passed_over() {
+        let found = Survey {
+            compilers: vec![
+                compiler(Origin::Rustup("nightly".to_owned()), 23, true),
+                compiler(Origin::System, 22, true),
+            ],
+            linkers: vec![linker("/old", Some(21)), linker("/fits", Some(22))],
+        };
+        let toolchain = found
+            .choose()
+            .expect("Debian's compiler and the second linker");
+        assert_eq!(toolchain.compiler.origin, Origin::System);
+        assert_eq!(toolchain.linker.path.to_str(), Some("/fits"));
+    }
+
+    #[test]
+    fn a_compiler_without_source_is_no_toolchain() {
+        let found = Survey {
+            compilers: vec![compiler(Origin::Rustup("nightly".to_owned()), 22, false)],
+            linkers: vec![linker("/a", Some(22))],
+        };
+        assert!(found.choose().is_none());
+        let advice = advice(&found);
+        assert!(advice.contains("rust-src"), "{advice}");
+        assert!(
+            advice.contains("rustc-web") && advice.contains("bpf-linker"),
+            "{advice}"
+        );
+    }
+}
