@@ -1,1 +1,24 @@
-//! The lab.
+//! The lab: a small cluster network in network namespaces, with real servers and clients.
+//!
+//! An outside client behind a router, nodes on a fabric, Pods behind the nodes. [`LabSpec`] says what is wanted,
+//! [`LabSpec::start`] makes it in a second or two, and dropping the [`Lab`] removes it. Nothing here knows what a Service
+//! is, except [`objects`] and [`expect`], which read a user's objects and say who may answer for them.
+//! Invariant: whatever the lab makes is recorded under `/run/nodeport-lab/` before it is made, so that [`clean_all`]
+//! can undo it after a crash.
+
+pub mod addresses;
+pub mod interrupt;
+pub mod lab;
+mod machine;
+pub mod netns;
+pub mod ping;
+pub mod process;
+pub mod record;
+mod setup;
+pub mod spec;
+mod topology;
+
+pub use lab::{Family, Lab, Node, Pod};
+pub use netns::Netns;
+pub use record::{Cleaned, clean_all};
+pub use spec::{LabSpec, NodeSpec, PodNetwork, PodSpec, ReversePath};

@@ -1,0 +1,140 @@
+//! The lab itself, without any agent: everything reaches everything as in a cluster without Services.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use nodeport_tests::{Family, Lab, LabSpec, Netns};
+
+fn ping(from: &Netns, to: IpAddr) {
+    ping_with(from, to, 56);
+}
+
+fn ping_with(from: &Netns, to: IpAddr, payload: usize) {
+    if let Err(error) = nodeport_tests::ping::ping(from, to, payload) {
+        panic!("{error:#}");
+    }
+}
+
+/// Client to nodes and Pods, Pods to each other, to nodes and to the client; both families.
+fn everything_reaches_everything(lab: &Lab, families: &[Family]) {
+    for &family in families {
+        for node in &lab.nodes {
+            ping(&lab.client, node.address(family));
+            ping(&node.netns, lab.nodes[0].address(family));
+        }
+        for pod in lab.pods() {
+            ping(&lab.client, pod.address(family));
+            ping(&lab.nodes[0].netns, pod.address(family));
+            ping(
+                &pod.netns,
+                nodeport_tests::addresses::CLIENT[family as usize],
+            );
+            for other in lab.pods().filter(|other| other.spec.name != pod.spec.name) {
+                ping(&pod.netns, other.address(family));
+            }
+        }
+    }
+}
+
+#[test]
+fn routed_dual_stack() {
+    let start = Instant::now();
+    let lab = LabSpec::nodes(3).start().expect("the lab starts");
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(5), "the lab took {took:?}");
+    everything_reaches_everything(&lab, &Family::BOTH);
+}
+
+#[test]
+fn bridge_dual_stack() {
+    let lab = LabSpec::nodes(2).bridge().start().expect("the lab starts");
+    everything_reaches_everything(&lab, &Family::BOTH);
+}
+
+#[test]
+fn strict_source_validation_lets_everything_through() {
+    let lab = LabSpec::nodes(2)
+        .strict_reverse_path()
+        .start()
+        .expect("the lab starts");
+    everything_reaches_everything(&lab, &[Family::V4]);
+}
+
+#[test]
+fn vxlan_has_a_smaller_mtu() {
+    let lab = LabSpec::nodes(3).vxlan().start().expect("the lab starts");
+    everything_reaches_everything(&lab, &Family::BOTH);
+    let (from, to) = (
+        &lab.pod("n1-p1").netns,
+        lab.pod("n2-p1").address(Family::V4),
+    );
+    ping_with(from, to, 3000);
+    assert!(
+        from.sh(&format!("ip route get {to}"))
+            .expect("a route")
+            .contains("dev eth0")
+    );
+    let device = lab
+        .node("n1")
+        .netns
+        .sh("ip link show vxlan0")
+        .expect("the overlay device");
+    assert!(device.contains("mtu 1450"), "{device}");
+}
+
+#[test]
+fn vxlan_over_ipv6() {
+    let lab = LabSpec::nodes(2)
+        .v6_only()
+        .vxlan()
+        .start()
+        .expect("the lab starts");
+    everything_reaches_everything(&lab, &[Family::V6]);
+}
+
+#[test]
+fn two_uplinks_are_two_fabrics() {
+    let lab = LabSpec::nodes(2)
+        .two_uplinks()
+        .start()
+        .expect("the lab starts");
+    everything_reaches_everything(&lab, &Family::BOTH);
+    for address in lab.nodes[1].second_addresses.iter().flatten() {
+        ping(&lab.client, *address);
+        ping(&lab.nodes[0].netns, *address);
+    }
+}
+
+#[test]
+fn nodes_without_a_network_in_common() {
+    let mut spec = LabSpec::nodes(2);
+    spec.nodes[0].addresses = vec!["10.1.0.1".parse().expect("an address")];
+    spec.nodes[1].addresses = vec!["198.18.0.1".parse().expect("an address")];
+    spec.nodes[1].pods[0]
+        .addresses
+        .push("192.0.2.77".parse().expect("an address"));
+    let outside: IpAddr = "198.51.100.61".parse().expect("an address");
+    let lab = spec
+        .v4_only()
+        .outsider(&[outside])
+        .start()
+        .expect("the lab starts");
+    everything_reaches_everything(&lab, &[Family::V4]);
+    let stray: IpAddr = "192.0.2.77".parse().expect("an address");
+    for from in [&lab.client, &lab.node("n1").netns, &lab.pod("n1-p1").netns] {
+        ping(from, stray);
+        ping(from, outside);
+    }
+}
+
+#[test]
+fn a_dropped_lab_leaves_nothing() {
+    let lab = LabSpec::nodes(1).start().expect("the lab starts");
+    let (dir, netns) = (lab.dir().to_owned(), lab.client.path());
+    let cgroup = lab.nodes[0].cgroup.clone();
+    assert!(dir.exists() && netns.exists());
+    drop(lab);
+    assert!(!dir.exists(), "{} is left", dir.display());
+    assert!(!netns.exists(), "{} is left", netns.display());
+    assert!(cgroup.is_none_or(|dir| !dir.exists()), "a cgroup is left");
+}

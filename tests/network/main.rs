@@ -1,0 +1,5 @@
+//! Network tier: the lab with real servers and clients. Needs root; see CONTRIBUTING.
+//!
+//! Each test reads as a story and writes out what it expects.
+
+mod lab;
