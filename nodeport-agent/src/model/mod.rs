@@ -1,3 +1,24 @@
 //! Cluster objects in, desired front ends out. Pure.
+//!
+//! The way of an object: [`decode`](decode::decode) makes a lean [`objects::Object`] of its JSON, a source collects
+//! [`objects::Objects`], [`snapshot::Snapshot`] adds what is known of the node, and [`compile()`] makes a
+//! [`desired::Desired`] of it, with a [`report::Report`] for each field that could not be followed.
 
+pub mod address;
+pub mod compile;
+mod conflict;
+pub mod decode;
 pub mod desired;
+mod field;
+pub mod node_port_addresses;
+pub mod objects;
+pub mod report;
+pub mod select;
+pub mod snapshot;
+
+pub use compile::{CompiledService, compile, compile_service};
+pub use desired::Desired;
+pub use node_port_addresses::NodePortAddresses;
+pub use objects::{Object, Objects};
+pub use report::{Report, Severity};
+pub use snapshot::{HostAddress, Options, Snapshot};

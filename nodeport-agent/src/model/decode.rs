@@ -1,0 +1,180 @@
+//! JSON into objects: what every kind has, and which kind it is.
+//!
+//! Owns the reading of `apiVersion`, `kind` and `metadata`. It refuses to know files and API servers.
+//! Invariant: an object is refused as a whole only if its name or its shape is unknown; anything less costs one field.
+
+mod endpoint_slice;
+mod node;
+mod service;
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use k8s_openapi::jiff::Timestamp;
+use serde_json::Value;
+
+use super::desired::Protocol;
+use super::field::Field;
+use super::objects::{Kind, Meta, Object, ObjectKey, ObjectRef};
+use super::report::{Problem, Reason, Report};
+
+/// What a JSON value is to the model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decoded {
+    /// An object of a kind that is read.
+    Object(Box<Object>),
+    /// An object of a kind that is not read; nothing is wrong with it.
+    OtherKind,
+    /// An object that is refused as a whole. The reports name it as far as it can be named.
+    Refused(Vec<Report>),
+}
+
+/// Decodes one object. `origin` says where it was read, for reports.
+#[must_use]
+pub fn decode(value: &Value, origin: Option<&Arc<str>>) -> Decoded {
+    let problems = RefCell::new(Vec::new());
+    let root = Field::root(value, &problems);
+    let outcome = kind(&root).map(|kind| kind.map(|kind| (kind, object(&root, kind, origin))));
+    let (kind, object) = match outcome {
+        Ok(None) => return Decoded::OtherKind,
+        Ok(Some((kind, object))) => (Some(kind), object),
+        Err(()) => (None, None),
+    };
+    let name = || key(&Field::root(value, &RefCell::default()), kind?);
+    match object {
+        Some(mut object) => {
+            object.meta_mut().problems = problems.take();
+            Decoded::Object(Box::new(object))
+        }
+        None => Decoded::Refused(refusals(
+            origin,
+            name().zip(kind).map(|(key, kind)| ObjectRef { kind, key }),
+            problems.take(),
+        )),
+    }
+}
+
+fn refusals(
+    origin: Option<&Arc<str>>,
+    object: Option<ObjectRef>,
+    problems: Vec<Problem>,
+) -> Vec<Report> {
+    problems
+        .into_iter()
+        .map(|problem| Report {
+            origin: origin.map(ToString::to_string),
+            object: object.clone(),
+            field: problem.field,
+            reason: problem.reason,
+        })
+        .collect()
+}
+
+/// The kind; `Ok(None)` if it is one that is not read.
+fn kind(root: &Field<'_, '_>) -> Result<Option<Kind>, ()> {
+    let root = root.object().ok_or(())?;
+    let kind_field = root.key("kind");
+    let Some(name) = kind_field.text() else {
+        if !kind_field.present() {
+            kind_field.problem(Reason::Missing);
+        }
+        return Err(());
+    };
+    let Some(kind) = [Kind::Service, Kind::EndpointSlice, Kind::Node]
+        .into_iter()
+        .find(|kind| kind.name() == name)
+    else {
+        return Ok(None);
+    };
+    let version_field = root.key("apiVersion");
+    let Some(version) = version_field.text() else {
+        if !version_field.present() {
+            version_field.problem(Reason::Missing);
+        }
+        return Err(());
+    };
+    if version == kind.api_version() {
+        return Ok(Some(kind));
+    }
+    let group = |version: &'_ str| version.rsplit_once('/').map(|(group, _)| group.to_owned());
+    if group(version) == group(kind.api_version()) {
+        version_field.problem(Reason::OtherVersion {
+            found: version.to_owned(),
+            expected: kind.api_version(),
+        });
+        return Err(());
+    }
+    // The same word in another API group (a Knative Service) is another kind.
+    Ok(None)
+}
+
+fn object(root: &Field<'_, '_>, kind: Kind, origin: Option<&Arc<str>>) -> Option<Object> {
+    let metadata = root.key("metadata");
+    let key = key(root, kind)?;
+    let meta = Meta {
+        key,
+        created: created(&metadata),
+        origin: origin.cloned(),
+        problems: Vec::new(),
+    };
+    Some(match kind {
+        Kind::Service => Object::Service(service::read(root, meta)?),
+        Kind::EndpointSlice => Object::EndpointSlice(endpoint_slice::read(root, meta)?),
+        Kind::Node => Object::Node(node::read(root, meta)?),
+    })
+}
+
+/// Namespace and name. An absent namespace is `default`, as for `kubectl apply`.
+fn key(root: &Field<'_, '_>, kind: Kind) -> Option<ObjectKey> {
+    let metadata = root.key("metadata");
+    let metadata = metadata.object()?;
+    let name_field = metadata.key("name");
+    let Some(name) = name_field.text() else {
+        name_field.problem(Reason::Missing);
+        return None;
+    };
+    let namespace = match kind {
+        Kind::Node => "",
+        Kind::Service | Kind::EndpointSlice => {
+            let field = metadata.key("namespace");
+            match field.text() {
+                Some(namespace) => namespace,
+                None if field.present() && !field.is_empty_text() => return None,
+                None => "default",
+            }
+        }
+    };
+    Some(ObjectKey {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+    })
+}
+
+fn created(metadata: &Field<'_, '_>) -> Option<Timestamp> {
+    let field = metadata.key("creationTimestamp");
+    let text = field.text()?;
+    let time = text.parse().ok();
+    if time.is_none() {
+        field.problem(Reason::NotATime(text.to_owned()));
+    }
+    time
+}
+
+/// A label's value; `None` if it is absent. An empty value counts as present here.
+fn label<'v>(root: &Field<'v, '_>, name: &str) -> Option<&'v str> {
+    let metadata = root.key("metadata");
+    let labels = metadata.key("labels");
+    let label = labels.key(name);
+    label.text().or_else(|| label.raw_text())
+}
+
+/// `protocol`, TCP by default; `None` if it is invalid.
+fn protocol(port: &Field<'_, '_>) -> Option<Protocol> {
+    const WORDS: &[(&str, Protocol)] = &[
+        ("TCP", Protocol::Tcp),
+        ("UDP", Protocol::Udp),
+        ("SCTP", Protocol::Sctp),
+    ];
+    let word = port.key("protocol").word("TCP, UDP, SCTP", WORDS).ok()?;
+    Some(word.unwrap_or(Protocol::Tcp))
+}

@@ -1,0 +1,110 @@
+//! On which of this node's addresses NodePorts answer: `--nodeport-addresses` (behaviours 12).
+//!
+//! Owns the option's syntax and meaning. It refuses to know how addresses are watched.
+//! Invariant: a loopback address is never accepted (12.3, 13.3), and an address that no device carries neither.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::address::parse_cidr;
+use super::desired::Family;
+use super::objects::Node;
+use super::snapshot::HostAddress;
+
+/// The option. The default, no entries, accepts every address that is not loopback.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct NodePortAddresses {
+    entries: BTreeSet<Entry>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Entry {
+    All,
+    Primary,
+    Cidr(IpNet),
+}
+
+/// An entry of the option that means nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidNodePortAddresses {
+    /// Neither a keyword nor a CIDR.
+    #[error(
+        "--nodeport-addresses: {0:?} is neither `primary`, `all` nor a CIDR such as 192.168.0.0/16"
+    )]
+    NotACidr(String),
+    /// kube-proxy's keyword for NodePorts on loopback, which are not offered (13.5).
+    #[error(
+        "--nodeport-addresses: `localhost` is not supported: NodePorts do not answer on loopback addresses"
+    )]
+    Localhost,
+}
+
+impl NodePortAddresses {
+    /// Reads the option's values. No values, or only empty ones, are the default.
+    ///
+    /// # Errors
+    ///
+    /// The first value that means nothing.
+    pub fn parse<T: AsRef<str>>(values: &[T]) -> Result<Self, InvalidNodePortAddresses> {
+        let values = values.iter().flat_map(|value| value.as_ref().split(','));
+        let entries = values
+            .map(str::trim)
+            .filter(|value| !value.is_empty())
+            .map(|value| match value {
+                "all" => Ok(Entry::All),
+                "primary" => Ok(Entry::Primary),
+                "localhost" => Err(InvalidNodePortAddresses::Localhost),
+                _ => match parse_cidr(value) {
+                    Some(net) => Ok(Entry::Cidr(net)),
+                    None => Err(InvalidNodePortAddresses::NotACidr(value.to_owned())),
+                },
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self { entries })
+    }
+
+    /// Families that are not restricted although the other one is (12.1): worth a warning, because few expect it.
+    #[must_use]
+    pub fn open_by_omission(&self) -> Option<Family> {
+        let named = |family| self.entries.iter().any(|entry| entry.names(family));
+        match (named(Family::V4), named(Family::V6)) {
+            (true, false) => Some(Family::V6),
+            (false, true) => Some(Family::V4),
+            _ => None,
+        }
+    }
+
+    /// The addresses that are accepted.
+    #[must_use]
+    pub fn select(&self, host: &BTreeSet<HostAddress>, node: Option<&Node>) -> BTreeSet<IpAddr> {
+        let primary = node.map_or(&[][..], |node| &node.primary_addresses);
+        host.iter()
+            .map(|one| one.address)
+            .filter(|address| !address.is_loopback() && self.accepts(*address, primary))
+            .collect()
+    }
+
+    fn accepts(&self, address: IpAddr, primary: &[IpAddr]) -> bool {
+        let family = Family::of(address);
+        if !self.entries.iter().any(|entry| entry.names(family)) {
+            return true;
+        }
+        self.entries.iter().any(|entry| match entry {
+            Entry::All => true,
+            Entry::Primary => primary.contains(&address),
+            Entry::Cidr(net) => net.contains(&address),
+        })
+    }
+}
+
+impl Entry {
+    /// Whether the entry says something about a family.
+    fn names(&self, family: Family) -> bool {
+        match self {
+            Self::All | Self::Primary => true,
+            Self::Cidr(net) => Family::of(net.addr()) == family,
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! The cluster objects as far as a service proxy looks at them.
+//!
+//! Owns their lean form: addresses parsed, defaults filled in, labels that matter turned into flags. It refuses to know
+//! how objects are read ([`super::decode`]) and what is made of them ([`super::compile`]).
+//! Invariant: a part that could not be used is absent here and stands in [`Meta::problems`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use k8s_openapi::jiff::Timestamp;
+
+use super::desired::{Family, Protocol};
+use super::report::{Problem, Report};
+
+/// Namespace and name. Cluster-scoped objects have an empty namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+pub struct ObjectKey {
+    /// `metadata.namespace`.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+}
+
+/// The kinds that are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+pub enum Kind {
+    /// `v1` Service.
+    Service,
+    /// `discovery.k8s.io/v1` EndpointSlice.
+    EndpointSlice,
+    /// `v1` Node.
+    Node,
+}
+
+/// Which object.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+pub struct ObjectRef {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its namespace and name.
+    #[serde(flatten)]
+    pub key: ObjectKey,
+}
+
+/// What every object has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Meta {
+    /// Namespace and name.
+    pub key: ObjectKey,
+    /// `metadata.creationTimestamp`.
+    pub created: Option<Timestamp>,
+    /// Where it was read, for reports; `None` if it came from an API server.
+    pub origin: Option<Arc<str>>,
+    /// What of it could not be used.
+    pub problems: Vec<Problem>,
+}
+
+/// A Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Name, age, problems.
+    pub meta: Meta,
+    /// Why it is not for us, if it is not.
+    pub exemption: Option<Exemption>,
+    /// `spec.type`.
+    pub service_type: ServiceType,
+    /// At most one address of each family, in the order of `spec.ipFamilies`.
+    pub cluster_ips: Vec<Entry<IpAddr>>,
+    /// `spec.externalIPs`.
+    pub external_ips: Vec<Entry<IpAddr>>,
+    /// `status.loadBalancer.ingress[].ip` whose `ipMode` is not `Proxy` (behaviours 6.4).
+    pub load_balancer_ips: Vec<Entry<IpAddr>>,
+    /// `spec.ports`.
+    pub ports: Vec<Entry<ServicePort>>,
+    /// `spec.externalTrafficPolicy`.
+    pub external_policy: TrafficPolicy,
+    /// `spec.internalTrafficPolicy`.
+    pub internal_policy: TrafficPolicy,
+}
+
+/// An entry of a list, and where in the list it stands, so that a report can name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry<T> {
+    /// Index in the list of the object.
+    pub index: usize,
+    /// The entry.
+    pub value: T,
+}
+
+/// Why a Service is not proxied although nothing is wrong with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exemption {
+    /// `clusterIP: None` (behaviours 1.1).
+    Headless,
+    /// No ClusterIP at all (behaviours 1.1).
+    NoClusterIp,
+    /// Type ExternalName (behaviours 1.2).
+    ExternalName,
+    /// Label `service.kubernetes.io/service-proxy-name` (behaviours 1.3).
+    OtherProxy,
+}
+
+/// `spec.type` of a Service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServiceType {
+    /// Also what an unknown type is taken for.
+    ClusterIp,
+    /// NodePort.
+    NodePort,
+    /// LoadBalancer.
+    LoadBalancer,
+    /// ExternalName.
+    ExternalName,
+}
+
+/// A traffic policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrafficPolicy {
+    /// Endpoints of the whole cluster.
+    Cluster,
+    /// Only endpoints of this node.
+    Local,
+}
+
+/// A port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    /// `name`, empty if it has none.
+    pub name: String,
+    /// `protocol`.
+    pub protocol: Protocol,
+    /// `port`, host order.
+    pub port: u16,
+    /// `nodePort`, host order.
+    pub node_port: Option<u16>,
+}
+
+/// An EndpointSlice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointSlice {
+    /// Name, age, problems.
+    pub meta: Meta,
+    /// The Service in the same namespace; `None` if the slice is not for us (behaviours 1.4, 1.8, 1.9).
+    pub service: Option<String>,
+    /// `addressType`.
+    pub family: Family,
+    /// Endpoints that have an address of the slice's family.
+    pub endpoints: Vec<Endpoint>,
+    /// Ports that have a number.
+    pub ports: Vec<EndpointPort>,
+}
+
+/// An endpoint of a slice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The first of its `addresses` (behaviours 2.7).
+    pub address: IpAddr,
+    /// `nodeName`, empty if it has none.
+    pub node: String,
+    /// `conditions.ready`, true by default (behaviours 3.4).
+    pub ready: bool,
+    /// `conditions.serving`, true by default.
+    pub serving: bool,
+    /// `conditions.terminating`, false by default.
+    pub terminating: bool,
+    /// `hints.forNodes[].name`.
+    pub node_hints: Vec<String>,
+    /// `hints.forZones[].name`.
+    pub zone_hints: Vec<String>,
+}
+
+/// A port of a slice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointPort {
+    /// `name`, empty if it has none: that is what the API server makes of an absent one.
+    pub name: String,
+    /// `protocol`.
+    pub protocol: Protocol,
+    /// `port`, host order.
+    pub port: u16,
+}
+
+/// A Node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Name, age, problems.
+    pub meta: Meta,
+    /// Label `topology.kubernetes.io/zone`, if it has a value.
+    pub zone: Option<String>,
+    /// The first InternalIP of each family, else the first ExternalIP (behaviours 20.2).
+    pub primary_addresses: Vec<IpAddr>,
+}
+
+/// A complete set of objects, as a source gives it: the caches of all kinds are complete (behaviours 22.1).
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Objects {
+    /// Services.
+    pub services: BTreeMap<ObjectKey, Service>,
+    /// EndpointSlices.
+    pub endpoint_slices: BTreeMap<ObjectKey, EndpointSlice>,
+    /// Nodes by name.
+    pub nodes: BTreeMap<String, Node>,
+    /// What could not be made an object, and which objects were given twice.
+    pub reports: Vec<Report>,
+}
+
+/// One object of a kind that is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Object {
+    /// A Service.
+    Service(Service),
+    /// An EndpointSlice.
+    EndpointSlice(EndpointSlice),
+    /// A Node.
+    Node(Node),
+}
+
+impl Object {
+    /// Name, age, problems.
+    #[must_use]
+    pub const fn meta(&self) -> &Meta {
+        match self {
+            Self::Service(service) => &service.meta,
+            Self::EndpointSlice(slice) => &slice.meta,
+            Self::Node(node) => &node.meta,
+        }
+    }
+
+    /// Name, age, problems, to be changed.
+    pub const fn meta_mut(&mut self) -> &mut Meta {
+        match self {
+            Self::Service(service) => &mut service.meta,
+            Self::EndpointSlice(slice) => &mut slice.meta,
+            Self::Node(node) => &mut node.meta,
+        }
+    }
+
+    /// Which object it is.
+    #[must_use]
+    pub fn reference(&self) -> ObjectRef {
+        let kind = match self {
+            Self::Service(_) => Kind::Service,
+            Self::EndpointSlice(_) => Kind::EndpointSlice,
+            Self::Node(_) => Kind::Node,
+        };
+        ObjectRef {
+            kind,
+            key: self.meta().key.clone(),
+        }
+    }
+}
+
+impl Objects {
+    /// Adds an object, in the place of one of the same kind, namespace and name.
+    pub fn insert(&mut self, object: Object) {
+        match object {
+            Object::Service(service) => {
+                self.services.insert(service.meta.key.clone(), service);
+            }
+            Object::EndpointSlice(slice) => {
+                self.endpoint_slices.insert(slice.meta.key.clone(), slice);
+            }
+            Object::Node(node) => {
+                self.nodes.insert(node.meta.key.name.clone(), node);
+            }
+        }
+    }
+}
+
+impl Kind {
+    /// As `kind` has it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
+            Self::Node => "Node",
+        }
+    }
+
+    /// As `apiVersion` has it.
+    #[must_use]
+    pub const fn api_version(self) -> &'static str {
+        match self {
+            Self::Service | Self::Node => "v1",
+            Self::EndpointSlice => "discovery.k8s.io/v1",
+        }
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.namespace.is_empty() {
+            write!(f, "{}/", self.namespace)?;
+        }
+        f.write_str(&self.name)
+    }
+}
+
+impl fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind.name(), self.key)
+    }
+}
