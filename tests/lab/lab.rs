@@ -60,7 +60,7 @@ pub struct Node {
 /// A Pod of a running lab.
 #[derive(Debug)]
 pub struct Pod {
-    /// Name and addresses.
+    /// Name and addresses, those of families that are in use.
     pub spec: PodSpec,
     /// Its namespace.
     pub netns: Netns,
@@ -195,9 +195,12 @@ impl Node {
         let node = &spec.nodes[index];
         let open = |part: &str| Netns::open(&netns_name(id, part));
         let pods = node.pods.iter().map(|pod| {
+            let netns = open(&pod.name)?;
+            let mut spec_of_pod = pod.clone();
+            spec_of_pod.addresses.retain(|address| spec.uses(*address));
             Ok(Pod {
-                spec: pod.clone(),
-                netns: open(&pod.name)?,
+                spec: spec_of_pod,
+                netns,
             })
         });
         let run_dir = record.dir().join(&node.name);
@@ -239,6 +242,11 @@ impl Node {
 }
 
 impl Pod {
+    /// All its addresses.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.spec.addresses.iter().copied()
+    }
+
     /// Its first address of a family.
     ///
     /// # Panics

@@ -7,6 +7,7 @@
 //! can undo it after a crash.
 
 pub mod addresses;
+pub mod clients;
 pub mod interrupt;
 pub mod lab;
 mod machine;
@@ -14,6 +15,7 @@ pub mod netns;
 pub mod ping;
 pub mod process;
 pub mod record;
+pub mod servers;
 mod setup;
 pub mod spec;
 mod topology;

@@ -53,12 +53,18 @@ impl Setup {
     }
 
     pub(crate) fn address(&mut self, address: IpNet, device: &str) {
-        let nodad = if address.addr().is_ipv6() {
-            " nodad"
-        } else {
-            ""
-        };
-        self.line(format!("address add {address} dev {device}{nodad}"));
+        self.line(format!(
+            "address add {address} dev {device} {}",
+            nodad(address)
+        ));
+    }
+
+    /// An address that is used only by those who ask for it: deprecated, as the kernel would prefer the newest one of IPv6.
+    pub(crate) fn spare_address(&mut self, address: IpNet, device: &str) {
+        self.line(format!(
+            "address add {address} dev {device} preferred_lft 0 {}",
+            nodad(address)
+        ));
     }
 
     /// The family is that of `to`, or of the gateway in `how` if `to` is `default`.
@@ -264,6 +270,15 @@ pub(crate) fn pod_setup(
         setup.route("default", &format!("via {gateway} dev eth0 onlink"));
     }
     setup
+}
+
+/// Without duplicate address detection an IPv6 address is there at once.
+fn nodad(address: IpNet) -> &'static str {
+    if address.addr().is_ipv6() {
+        "nodad"
+    } else {
+        ""
+    }
 }
 
 fn cidr_of(node: &NodeSpec, address: IpAddr) -> Option<IpNet> {

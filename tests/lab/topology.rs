@@ -114,9 +114,8 @@ impl Topology {
         let mut setup = Setup::new(client, spec, false);
         setup.wire("eth0");
         for family in spec.used_families() {
-            for address in [CLIENT[family], SECOND_CLIENT[family]] {
-                setup.address(net(address, CLIENT_PREFIX[family]), "eth0");
-            }
+            setup.address(net(CLIENT[family], CLIENT_PREFIX[family]), "eth0");
+            setup.spare_address(net(SECOND_CLIENT[family], CLIENT_PREFIX[family]), "eth0");
             setup.route("default", &format!("via {}", ROUTER_TO_CLIENT[family]));
         }
         self.setups.push(setup);

@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use nodeport_tests::{Family, Lab, LabSpec, Netns};
+use nodeport_tests::clients::{self, Options, Verdict};
+use nodeport_tests::{Family, Lab, LabSpec, Netns, servers};
 
 fn ping(from: &Netns, to: IpAddr) {
     ping_with(from, to, 56);
@@ -137,4 +138,39 @@ fn a_dropped_lab_leaves_nothing() {
     assert!(!dir.exists(), "{} is left", dir.display());
     assert!(!netns.exists(), "{} is left", netns.display());
     assert!(cgroup.is_none_or(|dir| !dir.exists()), "a cgroup is left");
+}
+
+#[test]
+fn servers_say_who_they_are_and_who_asked() {
+    let lab = LabSpec::nodes(2).start().expect("the lab starts");
+    let servers = servers::start_all(&lab).expect("the servers start");
+    for family in Family::BOTH {
+        let client = nodeport_tests::addresses::CLIENT[family as usize];
+        let pod = lab.pod("n2-p1").address(family);
+        let to = |port| std::net::SocketAddr::new(pod, port);
+        let http = clients::http(&lab.client, to(servers::HTTP_PORT), Options::default());
+        let Ok(Verdict::Answered(answer)) = http else {
+            panic!("no answer: {http:?}")
+        };
+        assert_eq!(answer.name, "n2-p1");
+        assert_eq!(answer.server, Some(to(servers::HTTP_PORT)));
+        assert_eq!(answer.client.expect("a client").ip(), client);
+
+        let options = Options {
+            from: Some(client),
+            from_port: Some(4711),
+            ..Options::default()
+        };
+        let dns = clients::dns(&lab.client, to(servers::DNS_PORT), &servers, options);
+        let Ok(Verdict::Answered(answer)) = dns else {
+            panic!("no answer: {dns:?}")
+        };
+        assert_eq!(answer.name, "n2-p1");
+        assert_eq!(answer.client, Some(std::net::SocketAddr::new(client, 4711)));
+
+        let refused = clients::http(&lab.client, to(9), Options::default());
+        assert!(matches!(refused, Ok(Verdict::Refused)), "{refused:?}");
+        let refused = clients::dns(&lab.client, to(9), &servers, Options::default());
+        assert!(matches!(refused, Ok(Verdict::Refused)), "{refused:?}");
+    }
 }
