@@ -90,6 +90,14 @@ pub(crate) fn clippy(toolchain: &Toolchain) -> Option<Command> {
     Some(command)
 }
 
+/// The same for the host's target. Its profile aborts on a panic, without which a program without std does not compile.
+pub(crate) fn clippy_on_host() -> Command {
+    let mut command = shell::cargo();
+    command.arg("clippy");
+    of_the_rim(&mut command).args(["--lib", "--profile", "bpf", "--", "-D", "warnings"]);
+    command
+}
+
 fn of_the_rim(command: &mut Command) -> &mut Command {
     command
         .args([

@@ -3,13 +3,18 @@
 //! Owns the command line only; each verb is a module. Invariant: a verb that fails says what to do about it and exits
 //! with a status other than 0.
 
+mod budget;
 mod build;
+mod docs;
+mod doctor;
+mod lint;
 mod packages;
 mod run;
 mod shell;
 mod toolchain;
 
 use clap::{Parser, Subcommand};
+use std::process::ExitCode;
 
 /// Developer verbs of nodeport.
 #[derive(Parser)]
@@ -25,11 +30,27 @@ enum Verb {
     Run(run::Args),
     /// Build the BPF programs and the agent, installing a BPF toolchain if there is none
     Build(build::Args),
+    /// Say what this machine has and lacks, each line with its remedy
+    Doctor,
+    /// Check formatting, sizes, layering, unsafe, docs, dependencies and clippy
+    Lint,
+    /// Write the tables in docs/ that come from the code
+    Docs,
 }
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().verb {
+fn main() -> ExitCode {
+    let result = match Cli::parse().verb {
         Verb::Run(args) => run::main(&args),
         Verb::Build(args) => build::main(args),
+        Verb::Doctor => doctor::main(),
+        Verb::Lint => lint::main(),
+        Verb::Docs => docs::main(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

@@ -7,8 +7,8 @@
 mod compiler;
 mod linker;
 
-pub(crate) use compiler::Compiler;
-pub(crate) use linker::Linker;
+use compiler::{Compiler, Origin};
+use linker::Linker;
 
 use crate::{packages, shell};
 use anyhow::{Result, bail};
@@ -145,6 +145,23 @@ fn install() -> Result<Toolchain> {
     }
 }
 
+/// A toolchain that has clippy, which is installed where that is possible.
+///
+/// # Errors
+///
+/// Says how to get clippy for this compiler.
+pub(crate) fn ensure_clippy() -> Result<Toolchain> {
+    let toolchain = ensure()?;
+    if toolchain.clippy().is_some() {
+        return Ok(toolchain);
+    }
+    match &toolchain.compiler.origin {
+        Origin::Rustup(name) => bail!("rustup component add clippy --toolchain {name}"),
+        Origin::System => packages::install(&[DEBIAN_CLIPPY])?,
+    }
+    Ok(toolchain)
+}
+
 fn install_compiler() -> Result<()> {
     let found = survey();
     if let Some(obstacle) = packages::obstacle() {
@@ -184,7 +201,6 @@ pub(crate) fn advice(found: &Survey) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use compiler::Origin;
 
     fn compiler(origin: Origin, llvm: u32, has_source: bool) -> Compiler {
         Compiler {
