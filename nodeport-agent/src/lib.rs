@@ -3,3 +3,4 @@
 //! Imports go one way: `model <- plan <- maps <- reconcile`. `model` and `plan` are pure: no clock, file, socket, tokio, kube or aya.
 
 pub mod model;
+pub mod source;

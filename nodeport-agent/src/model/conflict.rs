@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::jiff::Timestamp;
 
 use super::compile::Claim;
-use super::desired::{DesiredFrontend, FrontendId, FrontendKind, Listen};
+use super::desired::{DesiredFrontend, FrontendId, FrontendKind};
 use super::objects::{Kind, Meta, ObjectKey, ObjectRef};
 use super::report::{Reason, Report};
 
@@ -71,7 +71,7 @@ impl Claims {
                     }),
                     field: loser.field,
                     reason: Reason::Taken {
-                        frontend: describe(&id),
+                        frontend: id.to_string(),
                         winner: first.service.clone(),
                     },
                 });
@@ -79,15 +79,5 @@ impl Claims {
             settled.insert(id, winner.frontend);
         }
         settled
-    }
-}
-
-fn describe(id: &FrontendId) -> String {
-    let FrontendId { port, protocol, .. } = id;
-    match id.listen {
-        Listen::Address(address) => {
-            format!("{protocol} {}", std::net::SocketAddr::new(address, *port))
-        }
-        Listen::Node(family) => format!("{family} NodePort {protocol} {port}"),
     }
 }

@@ -15,14 +15,14 @@ use serde_json::Value;
 
 use super::desired::Protocol;
 use super::field::Field;
-use super::objects::{Kind, Meta, Object, ObjectKey, ObjectRef};
+use super::objects::{EndpointSlice, Kind, Meta, Node, Object, ObjectKey, ObjectRef, Service};
 use super::report::{Problem, Reason, Report};
 
 /// What a JSON value is to the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decoded {
     /// An object of a kind that is read.
-    Object(Box<Object>),
+    Object(Object),
     /// An object of a kind that is not read; nothing is wrong with it.
     OtherKind,
     /// An object that is refused as a whole. The reports name it as far as it can be named.
@@ -42,13 +42,13 @@ pub fn decode(value: &Value, origin: Option<&Arc<str>>) -> Decoded {
     };
     let name = || key(&Field::root(value, &RefCell::default()), kind?);
     match object {
-        Some(mut object) => {
-            object.meta_mut().problems = problems.take();
-            Decoded::Object(Box::new(object))
-        }
+        Some(object) => Decoded::Object(object.with_problems(problems.take())),
         None => Decoded::Refused(refusals(
             origin,
-            name().zip(kind).map(|(key, kind)| ObjectRef { kind, key }),
+            name()
+                .zip(kind)
+                .map(|(key, kind)| ObjectRef { kind, key })
+                .as_ref(),
             problems.take(),
         )),
     }
@@ -56,14 +56,14 @@ pub fn decode(value: &Value, origin: Option<&Arc<str>>) -> Decoded {
 
 fn refusals(
     origin: Option<&Arc<str>>,
-    object: Option<ObjectRef>,
+    object: Option<&ObjectRef>,
     problems: Vec<Problem>,
 ) -> Vec<Report> {
     problems
         .into_iter()
         .map(|problem| Report {
             origin: origin.map(ToString::to_string),
-            object: object.clone(),
+            object: object.cloned(),
             field: problem.field,
             reason: problem.reason,
         })
@@ -108,7 +108,30 @@ fn kind(root: &Field<'_, '_>) -> Result<Option<Kind>, ()> {
     Ok(None)
 }
 
-fn object(root: &Field<'_, '_>, kind: Kind, origin: Option<&Arc<str>>) -> Option<Object> {
+/// An object of which it is not yet known what its fields left behind.
+enum Raw {
+    Service(Service),
+    EndpointSlice(EndpointSlice),
+    Node(Node),
+}
+
+impl Raw {
+    fn with_problems(mut self, problems: Vec<Problem>) -> Object {
+        let meta = match &mut self {
+            Self::Service(service) => &mut service.meta,
+            Self::EndpointSlice(slice) => &mut slice.meta,
+            Self::Node(node) => &mut node.meta,
+        };
+        meta.problems = problems;
+        match self {
+            Self::Service(service) => Object::Service(Arc::new(service)),
+            Self::EndpointSlice(slice) => Object::EndpointSlice(Arc::new(slice)),
+            Self::Node(node) => Object::Node(Arc::new(node)),
+        }
+    }
+}
+
+fn object(root: &Field<'_, '_>, kind: Kind, origin: Option<&Arc<str>>) -> Option<Raw> {
     let metadata = root.key("metadata");
     let key = key(root, kind)?;
     let meta = Meta {
@@ -118,9 +141,9 @@ fn object(root: &Field<'_, '_>, kind: Kind, origin: Option<&Arc<str>>) -> Option
         problems: Vec::new(),
     };
     Some(match kind {
-        Kind::Service => Object::Service(service::read(root, meta)?),
-        Kind::EndpointSlice => Object::EndpointSlice(endpoint_slice::read(root, meta)?),
-        Kind::Node => Object::Node(node::read(root, meta)?),
+        Kind::Service => Raw::Service(service::read(root, meta)?),
+        Kind::EndpointSlice => Raw::EndpointSlice(endpoint_slice::read(root, meta)?),
+        Kind::Node => Raw::Node(node::read(root, meta)?),
     })
 }
 

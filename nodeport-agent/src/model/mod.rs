@@ -15,6 +15,7 @@ pub mod objects;
 pub mod report;
 pub mod select;
 pub mod snapshot;
+pub mod text;
 
 pub use compile::{CompiledService, compile, compile_service};
 pub use desired::Desired;

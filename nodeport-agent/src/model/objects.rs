@@ -197,43 +197,34 @@ pub struct Node {
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Objects {
     /// Services.
-    pub services: BTreeMap<ObjectKey, Service>,
+    pub services: BTreeMap<ObjectKey, Arc<Service>>,
     /// EndpointSlices.
-    pub endpoint_slices: BTreeMap<ObjectKey, EndpointSlice>,
+    pub endpoint_slices: BTreeMap<ObjectKey, Arc<EndpointSlice>>,
     /// Nodes by name.
-    pub nodes: BTreeMap<String, Node>,
+    pub nodes: BTreeMap<String, Arc<Node>>,
     /// What could not be made an object, and which objects were given twice.
     pub reports: Vec<Report>,
 }
 
-/// One object of a kind that is read.
+/// One object of a kind that is read. Shared: an object that did not change is the same one in the next set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Object {
     /// A Service.
-    Service(Service),
+    Service(Arc<Service>),
     /// An EndpointSlice.
-    EndpointSlice(EndpointSlice),
+    EndpointSlice(Arc<EndpointSlice>),
     /// A Node.
-    Node(Node),
+    Node(Arc<Node>),
 }
 
 impl Object {
     /// Name, age, problems.
     #[must_use]
-    pub const fn meta(&self) -> &Meta {
+    pub fn meta(&self) -> &Meta {
         match self {
             Self::Service(service) => &service.meta,
             Self::EndpointSlice(slice) => &slice.meta,
             Self::Node(node) => &node.meta,
-        }
-    }
-
-    /// Name, age, problems, to be changed.
-    pub const fn meta_mut(&mut self) -> &mut Meta {
-        match self {
-            Self::Service(service) => &mut service.meta,
-            Self::EndpointSlice(slice) => &mut slice.meta,
-            Self::Node(node) => &mut node.meta,
         }
     }
 
@@ -253,18 +244,15 @@ impl Object {
 }
 
 impl Objects {
-    /// Adds an object, in the place of one of the same kind, namespace and name.
-    pub fn insert(&mut self, object: Object) {
+    /// Adds an object, in the place of one of the same kind, namespace and name, which is returned.
+    pub fn insert(&mut self, object: Object) -> Option<Object> {
+        let key = object.meta().key.clone();
         match object {
-            Object::Service(service) => {
-                self.services.insert(service.meta.key.clone(), service);
-            }
-            Object::EndpointSlice(slice) => {
-                self.endpoint_slices.insert(slice.meta.key.clone(), slice);
-            }
-            Object::Node(node) => {
-                self.nodes.insert(node.meta.key.name.clone(), node);
-            }
+            Object::Service(one) => self.services.insert(key, one).map(Object::Service),
+            Object::EndpointSlice(one) => (self.endpoint_slices)
+                .insert(key, one)
+                .map(Object::EndpointSlice),
+            Object::Node(one) => self.nodes.insert(key.name, one).map(Object::Node),
         }
     }
 }
