@@ -7,17 +7,22 @@
 //! can undo it after a crash.
 
 pub mod addresses;
+pub mod agent;
 pub mod clients;
+pub mod expect;
 pub mod interrupt;
 pub mod lab;
 mod machine;
+pub mod manifest;
 pub mod netns;
+pub mod objects;
 pub mod ping;
 pub mod process;
 pub mod record;
 pub mod servers;
 mod setup;
 pub mod spec;
+pub mod standin;
 mod topology;
 
 pub use lab::{Family, Lab, Node, Pod};

@@ -1,0 +1,377 @@
+//! The agent of a lab node: started in the node's namespace, asked through its own command line.
+//!
+//! Invariant: everything it makes lies in the pin and run directories of that node, so the lab removes it too.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::lab::{Lab, Node};
+use crate::netns::Netns;
+use crate::process::Process;
+
+/// How long an agent may take until its first complete state is written.
+const START: Duration = Duration::from_secs(20);
+
+/// How an agent is started.
+#[derive(Clone, Debug)]
+pub struct AgentSpec {
+    /// `--manifests`.
+    pub manifests: Vec<PathBuf>,
+    /// `--xdp`.
+    pub xdp: &'static str,
+    /// Further arguments.
+    pub arguments: Vec<String>,
+}
+
+/// The agent of one node.
+#[derive(Debug)]
+pub struct Agent {
+    /// Its node's name.
+    pub node: String,
+    spec: AgentSpec,
+    netns: Netns,
+    pin_dir: PathBuf,
+    run_dir: PathBuf,
+    process: Option<Process>,
+}
+
+/// Packets by hook and outcome: `("xdp", "to_remote_backend")`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcomes(pub BTreeMap<(String, String), u64>);
+
+impl AgentSpec {
+    /// With these objects, XDP as the device allows.
+    #[must_use]
+    pub fn new(manifests: &[PathBuf]) -> Self {
+        Self {
+            manifests: manifests.to_vec(),
+            xdp: "auto",
+            arguments: Vec::new(),
+        }
+    }
+
+    /// `--xdp MODE`.
+    #[must_use]
+    pub fn xdp(mut self, mode: &'static str) -> Self {
+        self.xdp = mode;
+        self
+    }
+
+    /// More arguments, separated by blanks.
+    #[must_use]
+    pub fn arguments(mut self, words: &str) -> Self {
+        self.arguments
+            .extend(words.split_whitespace().map(str::to_owned));
+        self
+    }
+}
+
+/// The agent's binary: `NODEPORT_AGENT`, or the release build of this workspace.
+#[must_use]
+pub fn binary() -> PathBuf {
+    std::env::var_os("NODEPORT_AGENT").map_or_else(
+        || {
+            let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+            let target = std::env::var_os("CARGO_TARGET_DIR")
+                .map_or_else(|| workspace.join("target"), PathBuf::from);
+            target.join("release/nodeport-agent")
+        },
+        PathBuf::from,
+    )
+}
+
+/// Starts an agent on every node and waits until each has written its first complete state.
+///
+/// # Errors
+/// If one does not start; the error has the end of its log.
+pub fn start_all(lab: &Lab, spec: &AgentSpec) -> Result<Vec<Agent>> {
+    let mut agents: Vec<_> = lab
+        .nodes
+        .iter()
+        .map(|node| Agent::new(node, spec.clone()))
+        .collect();
+    for agent in &mut agents {
+        agent.spawn(lab)?;
+    }
+    agents.iter_mut().try_for_each(Agent::wait_ready)?;
+    Ok(agents)
+}
+
+impl Agent {
+    /// Not started yet.
+    #[must_use]
+    pub fn new(node: &Node, spec: AgentSpec) -> Self {
+        Self {
+            node: node.name.clone(),
+            spec,
+            netns: node.netns.clone(),
+            pin_dir: node.pin_dir.clone(),
+            run_dir: node.run_dir.clone(),
+            process: None,
+        }
+    }
+
+    /// Starts it and waits until it is ready.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub fn start(&mut self, lab: &Lab) -> Result<()> {
+        self.spawn(lab)?;
+        self.wait_ready()
+    }
+
+    /// Starts it.
+    ///
+    /// # Errors
+    /// If the binary is missing.
+    pub fn spawn(&mut self, lab: &Lab) -> Result<()> {
+        let binary = binary();
+        if !binary.exists() {
+            bail!(
+                "{} is missing: `cargo xtask build` makes it",
+                binary.display()
+            );
+        }
+        let mut command = Command::new(binary);
+        command.args(["run", "--node-name", &self.node, "--xdp", self.spec.xdp]);
+        command.arg("--manifests").args(&self.spec.manifests);
+        self.places(&mut command).args(&self.spec.arguments);
+        let log = self.run_dir.join("agent.log");
+        self.process = Some(Process::start(
+            lab.record(),
+            &self.netns,
+            &mut command,
+            &log,
+        )?);
+        Ok(())
+    }
+
+    /// Waits until the first complete state is written.
+    ///
+    /// # Errors
+    /// If it ends before or takes too long.
+    pub fn wait_ready(&mut self) -> Result<()> {
+        let status = self.command(&["status", "-o", "json"]);
+        let netns = self.netns.clone();
+        let process = self.process.as_mut().context("the agent was not started")?;
+        let (program, arguments) = status.split_first().context("a command")?;
+        process.wait_until(START, || {
+            let output = netns.output(Command::new(program).args(arguments));
+            output.is_ok_and(|output| is_ready(&output.stdout))
+        })
+    }
+
+    /// Stops it as a service manager does (SIGTERM) and waits for its end.
+    ///
+    /// # Errors
+    /// If it does not end, or with an error.
+    pub fn stop(&mut self) -> Result<()> {
+        let mut process = self.process.take().context("the agent does not run")?;
+        process.signal(Signal::TERM)?;
+        let status = process.wait(Duration::from_secs(10))?;
+        if !status.success() {
+            bail!(
+                "the agent of {} ended with {status}:\n{}",
+                self.node,
+                process.log()
+            );
+        }
+        Ok(())
+    }
+
+    /// Kills it as a crash does (SIGKILL).
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process
+            .take()
+            .context("the agent does not run")?
+            .kill()
+    }
+
+    /// Everything that it logged so far, over all its lives.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.run_dir.join("agent.log")).unwrap_or_default()
+    }
+
+    /// `status -o json`.
+    ///
+    /// # Errors
+    /// If it fails.
+    pub fn status(&self) -> Result<Value> {
+        self.ask(&["status", "-o", "json"])
+    }
+
+    /// `dump WHAT -o json`; works without a running agent.
+    ///
+    /// # Errors
+    /// If it fails.
+    pub fn dump(&self, what: &str) -> Result<Value> {
+        self.ask(&["dump", what, "-o", "json"])
+    }
+
+    /// The counters of packets.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn outcomes(&self) -> Result<Outcomes> {
+        Outcomes::parse(&self.dump("outcomes")?)
+    }
+
+    /// `clean`: detaches and removes everything.
+    ///
+    /// # Errors
+    /// If it fails.
+    pub fn clean(&self) -> Result<()> {
+        self.run(&["clean"]).map(drop)
+    }
+
+    fn ask(&self, words: &[&str]) -> Result<Value> {
+        let text = self.run(words)?;
+        serde_json::from_str(&text)
+            .with_context(|| format!("the agent's answer to {}", words.join(" ")))
+    }
+
+    fn run(&self, words: &[&str]) -> Result<String> {
+        let command = self.command(words);
+        let (program, arguments) = command.split_first().context("a command")?;
+        let output = self.netns.output(Command::new(program).args(arguments))?;
+        if !output.status.success() {
+            let error = String::from_utf8_lossy(&output.stderr);
+            bail!(
+                "on {}: nodeport-agent {}: {}",
+                self.node,
+                words.join(" "),
+                error.trim()
+            );
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// The command line of another verb for this agent.
+    fn command(&self, words: &[&str]) -> Vec<std::ffi::OsString> {
+        let mut command = Command::new(binary());
+        self.places(command.args(words));
+        std::iter::once(command.get_program())
+            .chain(command.get_args())
+            .map(ToOwned::to_owned)
+            .collect()
+    }
+
+    fn places<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command
+            .arg("--pin-dir")
+            .arg(&self.pin_dir)
+            .arg("--run-dir")
+            .arg(&self.run_dir)
+    }
+}
+
+fn is_ready(status: &[u8]) -> bool {
+    let status: Result<Value, _> = serde_json::from_slice(status);
+    status.is_ok_and(|status| status.pointer("/ready") == Some(&Value::Bool(true)))
+}
+
+impl Outcomes {
+    fn parse(dump: &Value) -> Result<Self> {
+        let hooks = dump.as_object().context("outcomes by hook")?;
+        let mut all = BTreeMap::new();
+        for (hook, outcomes) in hooks {
+            for (outcome, packets) in outcomes.as_object().context("packets by outcome")? {
+                let packets = packets.as_u64().context("a number of packets")?;
+                all.insert((hook.clone(), outcome.clone()), packets);
+            }
+        }
+        Ok(Self(all))
+    }
+
+    /// Packets of one hook and outcome.
+    #[must_use]
+    pub fn get(&self, hook: &str, outcome: &str) -> u64 {
+        self.0
+            .get(&(hook.to_owned(), outcome.to_owned()))
+            .copied()
+            .unwrap_or(0)
+    }
+
+    /// What was counted since `before`.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let difference = self.0.iter().map(|(key, now)| {
+            (
+                key.clone(),
+                now.saturating_sub(before.0.get(key).copied().unwrap_or(0)),
+            )
+        });
+        Self(difference.filter(|(_, packets)| *packets > 0).collect())
+    }
+
+    /// Which hooks decided about packets of front ends: `xdp`, `tc`, `xdp+tc`, or nothing.
+    #[must_use]
+    pub fn carried_by(&self) -> String {
+        let decided = |(hook, outcome): &(String, String)| {
+            const PASSED_BY: [&str; 11] = [
+                "untouched",
+                "other_protocol",
+                "malformed",
+                "not_to_us",
+                "tagged",
+                "unknown_headers",
+                "martian_source",
+                "ttl_expired",
+                "fragment_unknown",
+                "left_to_tc",
+                "awaits_egress",
+            ];
+            (!PASSED_BY.contains(&outcome.as_str()))
+                .then(|| hook.split('_').next().unwrap_or(hook).to_owned())
+        };
+        let mut hooks: Vec<_> = self.0.keys().filter_map(decided).collect();
+        hooks.dedup();
+        hooks.reverse();
+        hooks.join("+")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hook_that_carried_is_the_one_that_decided() {
+        let counted = |list: &[(&str, &str, u64)]| {
+            Outcomes(
+                list.iter()
+                    .map(|(h, o, n)| ((String::from(*h), String::from(*o)), *n))
+                    .collect(),
+            )
+        };
+        let before = counted(&[("xdp", "untouched", 5), ("tc_ingress", "untouched", 5)]);
+        let xdp = counted(&[
+            ("xdp", "to_remote_backend", 6),
+            ("xdp", "untouched", 6),
+            ("tc_ingress", "untouched", 6),
+        ]);
+        assert_eq!(xdp.since(&before).carried_by(), "xdp");
+        let tc = counted(&[
+            ("xdp", "left_to_tc", 1),
+            ("tc_ingress", "to_local_backend", 1),
+            ("tc_egress", "reply_from_stack", 1),
+        ]);
+        assert_eq!(tc.since(&before).carried_by(), "tc");
+        let both = counted(&[
+            ("xdp", "to_remote_backend", 1),
+            ("tc_ingress", "to_remote_backend", 1),
+        ]);
+        assert_eq!(both.since(&before).carried_by(), "xdp+tc");
+        assert_eq!(before.since(&before).carried_by(), "");
+    }
+}
