@@ -24,6 +24,11 @@ impl Budget {
     pub(crate) fn get(&self, name: &str) -> Option<u64> {
         self.0.get(name).copied()
     }
+
+    /// The names of all bounds.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
 }
 
 impl FromStr for Budget {

@@ -5,13 +5,16 @@
 
 mod budget;
 mod build;
+mod clean;
 mod docs;
 mod doctor;
 mod lint;
 mod packages;
 mod run;
 mod shell;
+mod test;
 mod toolchain;
+mod verify;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -36,6 +39,12 @@ enum Verb {
     Lint,
     /// Write the tables in docs/ that come from the code
     Docs,
+    /// Load every program on this kernel and compare what the verifier counted with the budget
+    Verify,
+    /// Run the tests, tier by tier
+    Test(test::Args),
+    /// Remove what a crashed lab left: processes, namespaces, pins, cgroups
+    Clean,
 }
 
 fn main() -> ExitCode {
@@ -45,6 +54,9 @@ fn main() -> ExitCode {
         Verb::Doctor => doctor::main(),
         Verb::Lint => lint::main(),
         Verb::Docs => docs::main(),
+        Verb::Verify => verify::main(),
+        Verb::Test(args) => test::main(&args),
+        Verb::Clean => clean::main(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

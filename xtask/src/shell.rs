@@ -118,12 +118,12 @@ fn quoted(word: &OsStr) -> String {
 }
 
 /// Does one stage of a verb, with a line before it and its duration after it.
-pub(crate) fn stage<T>(title: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(crate) fn stage<T>(title: &str, task: impl FnOnce() -> Result<T>) -> Result<T> {
     eprintln!("==> {title}");
     let start = Instant::now();
-    let result = work();
-    let word = if result.is_ok() { "done" } else { "FAILED" };
-    eprintln!("==> {title}: {word} in {}", seconds(start.elapsed()));
+    let result = task();
+    let ending = if result.is_ok() { "done" } else { "FAILED" };
+    eprintln!("==> {title}: {ending} in {}", seconds(start.elapsed()));
     result
 }
 

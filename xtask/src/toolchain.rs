@@ -49,18 +49,14 @@ impl Toolchain {
     fn set_up(&self, command: &mut Command) {
         // v3: the newest instruction set that kernel 6.1 loads. Misaligned access turns a window of the packet into plain
         // loads instead of byte by byte; it is safe where the kernel's BPF allows it, which is what the verifier checks.
-        let flags = [
-            "-Ctarget-cpu=v3".to_owned(),
-            "-Cdebuginfo=2".to_owned(),
-            "-Clink-arg=--btf".to_owned(),
-            "-Clink-arg=--cpu-features=+allows-misaligned-mem-access".to_owned(),
-            format!("-Clinker={}", self.linker.path.display()),
-        ];
+        let flags = "-C target-cpu=v3 -C debuginfo=2 -C link-arg=--btf \
+                     -C link-arg=--cpu-features=+allows-misaligned-mem-access";
         command
             .current_dir(shell::root())
             .args(["-Z", "build-std=core", "--target", TARGET])
-            .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
-            .env_remove("RUSTFLAGS");
+            .env("RUSTFLAGS", flags)
+            .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &self.linker.path)
+            .env_remove("CARGO_ENCODED_RUSTFLAGS");
     }
 }
 

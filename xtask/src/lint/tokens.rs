@@ -179,14 +179,8 @@ mod tests {
 
     #[test]
     fn literals_are_no_code() {
-        assert_eq!(
-            words(r#"x("unsafe { \" } // no") y"#),
-            ["x", "(", ")", "y"]
-        );
-        assert_eq!(
-            words(r##"a r#"b "c" unsafe"# d br"e" f"##),
-            ["a", "d", "f"]
-        );
+        assert_eq!(words(r#"x("unsafe { \" } // no") y"#), ["x", "(", ")", "y"]);
+        assert_eq!(words(r##"a r#"b "c" unsafe"# d br"e" f"##), ["a", "d", "f"]);
         assert_eq!(words(r"a b'\'' '{' '\n' '\u{7b}' b"), ["a", "b"]);
     }
 

@@ -1,0 +1,285 @@
+//! `cargo xtask test`: every tier, with its time, and one closing line for all of them.
+//!
+//! Owns which tiers there are and what each needs. Refuses to know what they test. Invariant: a tier that cannot run is
+//! counted as skipped and says why; in CI that is a failure.
+
+mod summary;
+
+use crate::{build, packages, shell};
+use anyhow::{Context as _, Result, bail};
+use std::{
+    env,
+    io::{BufRead as _, BufReader, Write as _},
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+use summary::Summary;
+
+/// The package whose test targets are the tiers beside `unit`.
+const TESTS: &str = "nodeport-tests";
+
+/// Tiers of the tests package that need neither root nor the BPF object. All others need both.
+const NEEDS_NOTHING: &[&str] = &["scenario"];
+
+/// What `cargo xtask test` is asked to do.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Tiers to run; all if none is named
+    #[arg(value_name = "TIER")]
+    tiers: Vec<String>,
+    /// Arguments for the test programs, such as a part of a test's name
+    #[arg(last = true, value_name = "ARG")]
+    arguments: Vec<String>,
+}
+
+/// What became of a tier.
+struct Report {
+    tier: String,
+    summary: Summary,
+    took: Duration,
+    /// Why it failed or did not run, if so.
+    trouble: Option<String>,
+}
+
+/// Runs the tiers and prints the closing line.
+pub(crate) fn main(args: &Args) -> Result<()> {
+    let known = tiers()?;
+    if let Some(unknown) = args.tiers.iter().find(|tier| !known.contains(tier)) {
+        bail!("there is no tier {unknown}; there are: {}", known.join(" "));
+    }
+    let wanted = |tier: &&String| args.tiers.is_empty() || args.tiers.contains(tier);
+    let chosen: Vec<_> = known.iter().filter(wanted).collect();
+    // Made once and before the first tier, so that no tier's time contains it, and a failure is not found out twice.
+    let prepared = chosen.iter().any(|tier| is_needy(tier)).then(prepare);
+    let mut reports = Vec::new();
+    for tier in chosen {
+        let agent = match &prepared {
+            Some(Ok(agent)) => Some(agent),
+            Some(Err(reason)) if is_needy(tier) => {
+                reports.push(Report::skipped(tier, format!("{reason:#}")));
+                continue;
+            }
+            _ => None,
+        };
+        reports.push(run(tier, agent, &args.arguments)?);
+    }
+    conclude(
+        &reports,
+        env::var_os("CI").is_some_and(|value| value == "true"),
+    )
+}
+
+/// Whether a tier needs root and the BPF object.
+fn is_needy(tier: &str) -> bool {
+    tier != "unit" && !NEEDS_NOTHING.contains(&tier)
+}
+
+/// The tiers in order: `unit`, then the test targets of the tests package.
+fn tiers() -> Result<Vec<String>> {
+    let text =
+        shell::output(shell::cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;
+    let metadata: serde_json::Value =
+        serde_json::from_str(&text).context("cargo metadata is not JSON")?;
+    let mut found: Vec<_> = summary::test_targets(&metadata, TESTS);
+    // Quick ones first; those that we do not know come last.
+    let order = ["unit", "scenario", "parity", "network"];
+    found.push("unit".to_owned());
+    found.sort_by_key(|tier| {
+        (
+            order
+                .iter()
+                .position(|known| known == tier)
+                .unwrap_or(order.len()),
+            tier.clone(),
+        )
+    });
+    Ok(found)
+}
+
+/// What the tiers with a kernel need: root, the programs of the lab, the BPF object and the agent.
+fn prepare() -> Result<PathBuf> {
+    if !shell::is_root() {
+        bail!("it needs root");
+    }
+    packages::ensure_tools()?;
+    Ok(build::all(false)?.agent)
+}
+
+fn run(tier: &str, agent: Option<&PathBuf>, arguments: &[String]) -> Result<Report> {
+    eprintln!("==> tier {tier}");
+    let start = Instant::now();
+    let mut summary = Summary::default();
+    let mut trouble = None;
+    for mut command in commands(tier) {
+        if let Some(agent) = agent {
+            command.env("NODEPORT_AGENT", agent);
+        }
+        command.arg("--").args(arguments);
+        let ended_well = follow(&mut command, &mut summary)?;
+        if !ended_well && trouble.is_none() {
+            trouble = Some(format!("`{}` failed", shell::describe(&command)));
+        }
+    }
+    let report = Report {
+        tier: tier.to_owned(),
+        summary,
+        took: start.elapsed(),
+        trouble,
+    };
+    eprintln!("==> tier {report}");
+    Ok(report)
+}
+
+fn commands(tier: &str) -> Vec<Command> {
+    let test = |arguments: &[&str]| {
+        let mut command = shell::cargo();
+        command.args(["test", "--no-fail-fast"]).args(arguments);
+        command
+    };
+    if tier == "unit" {
+        vec![
+            test(&["--workspace", "--exclude", TESTS]),
+            test(&["--package", TESTS, "--lib"]),
+        ]
+    } else {
+        vec![test(&["--package", TESTS, "--test", tier])]
+    }
+}
+
+/// Runs cargo, shows what it prints, and adds up the results that it reports.
+fn follow(command: &mut Command, summary: &mut Summary) -> Result<bool> {
+    let line = shell::describe(command);
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start `{line}`"))?;
+    let stdout = child.stdout.take().context("cargo's output is not piped")?;
+    let mut reader = BufReader::new(stdout);
+    let mut bytes = Vec::new();
+    while reader.read_until(b'\n', &mut bytes)? > 0 {
+        std::io::stdout().write_all(&bytes)?;
+        summary.read(&String::from_utf8_lossy(&bytes));
+        bytes.clear();
+    }
+    let status = child
+        .wait()
+        .with_context(|| format!("cannot wait for `{line}`"))?;
+    Ok(status.success())
+}
+
+/// Prints a line for each tier and the closing line, and decides.
+fn conclude(reports: &[Report], in_ci: bool) -> Result<()> {
+    let mut total = Summary::default();
+    println!();
+    for report in reports {
+        println!("tier {report}");
+        total.add(&report.summary);
+    }
+    println!();
+    println!("{total}");
+    let failed: Vec<_> = reports
+        .iter()
+        .filter(|report| report.failed())
+        .map(|report| report.tier.as_str())
+        .collect();
+    if !failed.is_empty() {
+        bail!("failed: {}", failed.join(", "));
+    }
+    if in_ci && total.skipped > 0 {
+        bail!("in CI nothing may be skipped");
+    }
+    if total.passed == 0 && total.skipped == 0 {
+        bail!("no test ran");
+    }
+    Ok(())
+}
+
+impl Report {
+    fn skipped(tier: &str, reason: String) -> Self {
+        let report = Self {
+            tier: tier.to_owned(),
+            summary: Summary {
+                skipped: 1,
+                ..Summary::default()
+            },
+            took: Duration::ZERO,
+            trouble: Some(reason),
+        };
+        eprintln!("==> tier {report}");
+        report
+    }
+
+    fn failed(&self) -> bool {
+        self.summary.failed > 0 || (self.trouble.is_some() && self.summary.skipped == 0)
+    }
+}
+
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{}: {} in {}",
+            self.tier,
+            self.summary,
+            shell::seconds(self.took)
+        )?;
+        match &self.trouble {
+            Some(reason) if self.failed() => write!(f, "; FAILED: {reason}"),
+            Some(reason) => write!(f, "; SKIPPED: {reason}"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(passed: u64, failed: u64, trouble: Option<&str>) -> Report {
+        Report {
+            tier: "unit".to_owned(),
+            summary: Summary {
+                passed,
+                failed,
+                skipped: 0,
+            },
+            took: Duration::from_secs(1),
+            trouble: trouble.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn a_skipped_tier_is_a_failure_only_in_ci() {
+        let reports = [
+            report(3, 0, None),
+            Report::skipped("network", "it needs root".to_owned()),
+        ];
+        assert!(conclude(&reports, false).is_ok());
+        assert_eq!(
+            conclude(&reports, true).unwrap_err().to_string(),
+            "in CI nothing may be skipped"
+        );
+    }
+
+    #[test]
+    fn a_tier_that_did_not_compile_fails_although_no_test_of_it_did() {
+        let error = conclude(&[report(0, 0, Some("`cargo test` failed"))], false).unwrap_err();
+        assert_eq!(error.to_string(), "failed: unit");
+    }
+
+    #[test]
+    fn a_run_of_no_test_is_no_success() {
+        assert_eq!(
+            conclude(&[report(0, 0, None)], false)
+                .unwrap_err()
+                .to_string(),
+            "no test ran"
+        );
+    }
+
+    #[test]
+    fn the_tiers_start_with_unit() {
+        assert_eq!(tiers().unwrap().first().map(String::as_str), Some("unit"));
+    }
+}
