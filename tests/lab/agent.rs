@@ -21,10 +21,12 @@ const START: Duration = Duration::from_secs(20);
 /// How an agent is started.
 #[derive(Clone, Debug)]
 pub struct AgentSpec {
+    /// The program.
+    pub binary: PathBuf,
     /// `--manifests`.
     pub manifests: Vec<PathBuf>,
     /// `--xdp`.
-    pub xdp: &'static str,
+    pub xdp: String,
     /// Further arguments.
     pub arguments: Vec<String>,
 }
@@ -50,16 +52,17 @@ impl AgentSpec {
     #[must_use]
     pub fn new(manifests: &[PathBuf]) -> Self {
         Self {
+            binary: binary(),
             manifests: manifests.to_vec(),
-            xdp: "auto",
+            xdp: "auto".to_owned(),
             arguments: Vec::new(),
         }
     }
 
     /// `--xdp MODE`.
     #[must_use]
-    pub fn xdp(mut self, mode: &'static str) -> Self {
-        self.xdp = mode;
+    pub fn xdp(mut self, mode: &str) -> Self {
+        mode.clone_into(&mut self.xdp);
         self
     }
 
@@ -131,7 +134,7 @@ impl Agent {
     /// # Errors
     /// If the binary is missing.
     pub fn spawn(&mut self, lab: &Lab) -> Result<()> {
-        let binary = binary();
+        let binary = &self.spec.binary;
         if !binary.exists() {
             bail!(
                 "{} is missing: `cargo xtask build` makes it",
@@ -139,10 +142,10 @@ impl Agent {
             );
         }
         let mut command = Command::new(binary);
-        command.args(["run", "--node-name", &self.node, "--xdp", self.spec.xdp]);
+        command.args(["run", "--node-name", &self.node, "--xdp", &self.spec.xdp]);
         command.arg("--manifests").args(&self.spec.manifests);
         self.places(&mut command).args(&self.spec.arguments);
-        let log = self.run_dir.join("agent.log");
+        let log = self.log_path();
         self.process = Some(Process::start(
             lab.record(),
             &self.netns,
@@ -199,7 +202,34 @@ impl Agent {
     /// Everything that it logged so far, over all its lives.
     #[must_use]
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.run_dir.join("agent.log")).unwrap_or_default()
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// Where it logs.
+    #[must_use]
+    pub fn log_path(&self) -> PathBuf {
+        self.run_dir.join("agent.log")
+    }
+
+    /// Where a map is pinned.
+    #[must_use]
+    pub fn map_path(&self, map: &str) -> PathBuf {
+        self.pin_dir.join("v1").join(map)
+    }
+
+    /// The command line of another verb, to be typed on the machine that the lab is on.
+    #[must_use]
+    pub fn command_line(&self, words: &[&str]) -> String {
+        let words: Vec<_> = self
+            .command(words)
+            .iter()
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect();
+        format!(
+            "nsenter --net={} {}",
+            self.netns.path().display(),
+            words.join(" ")
+        )
     }
 
     /// `status -o json`.
@@ -258,7 +288,7 @@ impl Agent {
 
     /// The command line of another verb for this agent.
     fn command(&self, words: &[&str]) -> Vec<std::ffi::OsString> {
-        let mut command = Command::new(binary());
+        let mut command = Command::new(&self.spec.binary);
         self.places(command.args(words));
         std::iter::once(command.get_program())
             .chain(command.get_args())

@@ -90,7 +90,7 @@ pub fn http(from: &Netns, to: SocketAddr, options: Options) -> Result<Verdict> {
 }
 
 /// Reads what nginx says, see [`crate::servers::nginx`].
-fn parse_http(text: &str) -> Option<Answer> {
+pub(crate) fn parse_http(text: &str) -> Option<Answer> {
     let field = |key: &str| {
         text.split_whitespace()
             .find_map(|word| word.strip_prefix(key)?.strip_prefix('='))

@@ -14,7 +14,7 @@ use crate::interrupt;
 use crate::machine::{make_cgroup, mount_bpffs};
 use crate::netns::{Netns, ip_batch};
 use crate::record::{Cleaned, Record, undo};
-use crate::setup::{Setup, WIRE_OFFLOADS};
+use crate::setup::{Setup, WIRE_OFFLOADS, overlay_addresses};
 use crate::spec::{LabSpec, PodSpec};
 use crate::topology::{Topology, netns_name, node_address};
 
@@ -47,6 +47,8 @@ pub struct Node {
     pub addresses: [Option<IpAddr>; 2],
     /// Addresses of the second uplink, if there is one.
     pub second_addresses: [Option<IpAddr>; 2],
+    /// Addresses of its overlay device, if there is one.
+    pub overlay_addresses: Vec<IpAddr>,
     /// Its Pods.
     pub pods: Vec<Pod>,
     /// `--run-dir` of its agent.
@@ -217,6 +219,7 @@ impl Node {
             netns: open(&node.name)?,
             addresses: [0, 1].map(|family| node_address(spec, index, 0, family)),
             second_addresses: [0, 1].map(second),
+            overlay_addresses: overlay_addresses(spec, node),
             pods: pods.collect::<Result<_>>()?,
             run_dir,
             pin_dir,
@@ -232,6 +235,26 @@ impl Node {
     pub fn address(&self, family: Family) -> IpAddr {
         self.addresses[family as usize]
             .unwrap_or_else(|| panic!("{} has no {family:?} address", self.name))
+    }
+
+    /// Its own addresses that packets to other nodes may carry: of its uplinks, of the overlay.
+    pub fn own_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let uplinks = self
+            .addresses
+            .iter()
+            .chain(&self.second_addresses)
+            .flatten();
+        uplinks.chain(&self.overlay_addresses).copied()
+    }
+
+    /// Whether an address is this node's or one of its Pods'.
+    #[must_use]
+    pub fn holds(&self, address: IpAddr) -> bool {
+        let of_pod = self
+            .pods
+            .iter()
+            .any(|pod| pod.spec.addresses.contains(&address));
+        of_pod || self.own_addresses().any(|own| own == address)
     }
 
     /// The Pod with this number, from 1.

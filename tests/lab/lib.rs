@@ -9,6 +9,7 @@
 pub mod addresses;
 pub mod agent;
 pub mod clients;
+pub mod cluster;
 pub mod expect;
 pub mod interrupt;
 pub mod lab;
@@ -17,13 +18,16 @@ pub mod manifest;
 pub mod netns;
 pub mod objects;
 pub mod ping;
+pub mod plan;
 pub mod process;
 pub mod record;
 pub mod servers;
 mod setup;
+pub mod simple;
 pub mod spec;
 pub mod standin;
 mod topology;
+pub mod trial;
 
 pub use lab::{Family, Lab, Node, Pod};
 pub use netns::Netns;

@@ -296,6 +296,16 @@ fn vtep_address(node: &NodeSpec, family: usize) -> Option<IpAddr> {
         .find(|a| family_of(*a) == family)
 }
 
+/// The addresses of a node's `vxlan0`, if the lab has an overlay.
+pub(crate) fn overlay_addresses(spec: &LabSpec, node: &NodeSpec) -> Vec<IpAddr> {
+    if spec.pod_network != PodNetwork::Vxlan {
+        return Vec::new();
+    }
+    spec.used_families()
+        .filter_map(|family| vtep_address(node, family))
+        .collect()
+}
+
 /// Address of `cni0`: the first of the node's Pod network.
 fn bridge_address(node: &NodeSpec, family: usize) -> Option<IpNet> {
     let cidr = node

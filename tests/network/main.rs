@@ -2,4 +2,5 @@
 //!
 //! Each test reads as a story and writes out what it expects.
 
+mod cluster;
 mod lab;
