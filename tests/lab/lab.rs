@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
@@ -129,7 +130,8 @@ impl Lab {
             netns.sysctl(&setup.sysctls)?;
         }
         ip_batch(&topology.links)?;
-        apply_all(&topology.setups, &spaces)?;
+        side_by_side(&topology.setups, &spaces, apply)?;
+        side_by_side(&topology.setups, &spaces, wait_for_links)?;
         let open = |part: &str| Netns::open(&netns_name(id, part));
         let nodes = (0..spec.nodes.len())
             .map(|index| Node::make(spec, id, index, record))
@@ -306,13 +308,17 @@ impl Family {
     }
 }
 
-/// Sets up all namespaces, a thread for each: most of the time is spent in small commands.
-fn apply_all(setups: &[Setup], spaces: &[Netns]) -> Result<()> {
+/// Does something in all namespaces, a thread for each: most of the time is spent in small commands.
+fn side_by_side(
+    setups: &[Setup],
+    spaces: &[Netns],
+    work: impl Fn(&Setup, &Netns) -> Result<()> + Sync,
+) -> Result<()> {
     std::thread::scope(|scope| {
         let threads: Vec<_> = setups
             .iter()
             .zip(spaces)
-            .map(|(setup, netns)| scope.spawn(move || apply(setup, netns)))
+            .map(|(setup, netns)| scope.spawn(|| work(setup, netns)))
             .collect();
         threads.into_iter().try_for_each(|thread| {
             thread
@@ -339,4 +345,27 @@ fn apply(setup: &Setup, netns: &Netns) -> Result<()> {
         netns.sh(&format!("bridge {line}"))?;
     }
     Ok(())
+}
+
+/// Waits until the kernel has noticed that both ends of each link are up: until then a device has no queue and a bridge port
+/// does not forward, and the first packets would be lost.
+fn wait_for_links(setup: &Setup, netns: &Netns) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(5);
+    loop {
+        let links = netns.sh("ip -o link show")?;
+        let ports = netns.sh("bridge link show")?;
+        let down = links
+            .lines()
+            .find(|line| line.contains(" state DOWN") || line.contains("LOWERLAYERDOWN"));
+        let waiting = ports
+            .lines()
+            .find(|line| !line.contains("state forwarding"));
+        let Some(late) = down.or(waiting) else {
+            return Ok(());
+        };
+        if Instant::now() > end {
+            bail!("in {}: a link does not come up: {late}", setup.netns);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }

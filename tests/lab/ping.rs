@@ -6,24 +6,20 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use rustix::io::retry_on_intr;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketType, connect, ipproto, recv, send, socket, sockopt,
 };
 
 use crate::netns::Netns;
 
-/// Sends an echo request with `payload` bytes of data and waits a second for the answer. Asks three times.
+/// Sends one echo request with `payload` bytes of data and waits a second for the answer.
 ///
 /// # Errors
 /// If no answer comes.
 pub fn ping(from: &Netns, to: IpAddr, payload: usize) -> Result<()> {
-    from.run(|| {
-        (0..3)
-            .map(|_| echo(to, payload))
-            .find(Result::is_ok)
-            .unwrap_or_else(|| echo(to, payload))
-    })?
-    .with_context(|| format!("{} asks {to}", from.name()))
+    from.run(|| echo(to, payload))?
+        .with_context(|| format!("{} asks {to}", from.name()))
 }
 
 fn echo(to: IpAddr, payload: usize) -> Result<()> {
@@ -44,7 +40,8 @@ fn echo(to: IpAddr, payload: usize) -> Result<()> {
     message[0] = request;
     send(&socket, &message, SendFlags::empty()).context("send")?;
     let mut answer = vec![0u8; message.len() + 1];
-    let (length, _) = recv(&socket, &mut answer[..], RecvFlags::empty()).context("no answer")?;
+    let received = retry_on_intr(|| recv(&socket, &mut answer[..], RecvFlags::empty()));
+    let (length, _) = received.context("no answer")?;
     if answer[0] != reply || length != message.len() {
         bail!("answer of type {} with {length} bytes", answer[0]);
     }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::netns::Netns;
 use crate::objects::Protocol;
@@ -50,6 +51,7 @@ impl StandIns {
     /// # Errors
     /// If an address is missing or a port is taken.
     pub fn serve(&mut self, netns: &Netns, listen: &[(SocketAddr, Protocol)]) -> Result<()> {
+        raise_file_limit();
         let sockets = netns
             .run(|| open(listen))?
             .with_context(|| format!("in {}", netns.name()))?;
@@ -77,6 +79,17 @@ impl Drop for StandIns {
             drop(thread.join());
         }
     }
+}
+
+/// A cluster may have more endpoint ports than the usual limit of 1024 files; an error shows when a socket is missing.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    // Without it a few hundred stand-ins still fit.
+    let _ = setrlimit(Resource::Nofile, raised);
 }
 
 fn open(listen: &[(SocketAddr, Protocol)]) -> Result<Vec<Socket>> {

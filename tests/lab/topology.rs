@@ -97,14 +97,17 @@ impl Topology {
         topology
     }
 
+    /// A veth pair. The ends have different indices: if they were equal, which happens in two namespaces by chance, the kernel
+    /// would take the devices for their own lower ones and report that they are up only with the next second
+    /// (`linkwatch_urgent_event`); a bridge drops packets until then.
     fn veth(&mut self, a: (&str, &str, &str), b: (&str, &str, &str)) {
-        let end =
-            |(netns, name, mac): (&str, &str, &str)| format!("{name} netns {netns} address {mac}");
-        self.links.push(format!(
-            "link add {} type veth peer name {}",
-            end(a),
-            end(b)
-        ));
+        let end = |(netns, name, mac): (&str, &str, &str), index: usize| {
+            format!("{name} index {index} netns {netns} address {mac}")
+        };
+        let number = self.links.len();
+        let (a, b) = (end(a, 10 + number), end(b, 1010 + number));
+        self.links
+            .push(format!("link add {a} type veth peer name {b}"));
     }
 
     fn client(&mut self, spec: &LabSpec, id: &str) {

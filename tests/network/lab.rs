@@ -174,3 +174,41 @@ fn servers_say_who_they_are_and_who_asked() {
         assert!(matches!(refused, Ok(Verdict::Refused)), "{refused:?}");
     }
 }
+
+/// What a process that was killed leaves: a record whose owner does not run, a namespace, a process, a pin directory.
+#[test]
+fn a_crashed_lab_is_cleaned_up() {
+    let id = format!("crashed{}", std::process::id());
+    let record = nodeport_tests::record::Record::create(&id).expect("a record");
+    let name = format!("npl{id}-client");
+    record
+        .netns(&[name.clone(), format!("npl{id}-never-made")])
+        .expect("recorded");
+    nodeport_tests::netns::ip_batch(&[format!("netns add {name}")]).expect("a namespace");
+    let netns = Netns::open(&name).expect("the namespace");
+    let mut server = std::process::Command::new("sleep")
+        .arg("600")
+        .spawn()
+        .expect("sleep runs");
+    record.process(server.id()).expect("recorded");
+    let pins = std::path::PathBuf::from(format!("/sys/fs/bpf/nodeport-lab-{id}"));
+    record.pins(&pins).expect("recorded");
+    std::fs::create_dir(&pins).expect("a directory on the bpffs");
+    // Process 1 did not start at tick 1: the owner is gone.
+    std::fs::write(record.dir().join("owner"), "1 1\n").expect("an owner");
+
+    let cleaned = nodeport_tests::clean_all().expect("it is cleaned up");
+
+    assert!(cleaned.labs.contains(&id), "{cleaned:?}");
+    assert!(!netns.path().exists() && !pins.exists() && !record.dir().exists());
+    let status = server.wait().expect("it ended");
+    assert!(!status.success(), "it was killed, not finished");
+}
+
+#[test]
+fn a_lab_in_use_is_not_cleaned_up() {
+    let lab = LabSpec::nodes(1).start().expect("the lab starts");
+    let cleaned = nodeport_tests::clean_all().expect("others are cleaned up");
+    assert!(cleaned.in_use.contains(&lab.id), "{cleaned:?}");
+    ping(&lab.client, lab.nodes[0].address(Family::V4));
+}
