@@ -20,19 +20,16 @@ fn main() -> io::Result<()> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed={VARIABLE}");
 
-    let object = match env::var_os(VARIABLE).filter(|path| !path.is_empty()) {
-        Some(path) => {
-            let object = manifest.join(path);
-            println!("cargo::rerun-if-changed={}", object.display());
-            object
-        }
-        None => {
-            // Cargo takes a watched path that does not exist as changed each time: watch the directory.
-            let directory = manifest.join("../target/bpf");
-            fs::create_dir_all(&directory)?;
-            println!("cargo::rerun-if-changed={}", directory.display());
-            directory.join("nodeport.o")
-        }
+    let object = if let Some(path) = env::var_os(VARIABLE).filter(|path| !path.is_empty()) {
+        let object = manifest.join(path);
+        println!("cargo::rerun-if-changed={}", object.display());
+        object
+    } else {
+        // Cargo takes a watched path that does not exist as changed each time: watch the directory.
+        let directory = manifest.join("../target/bpf");
+        fs::create_dir_all(&directory)?;
+        println!("cargo::rerun-if-changed={}", directory.display());
+        directory.join("nodeport.o")
     };
     let bytes = match fs::read(&object) {
         Ok(bytes) => bytes,

@@ -150,16 +150,18 @@ fn toolchains() -> Vec<Finding> {
         ),
         (None, Some(_)) => Finding::missing("BPF toolchain", toolchain::advice(&found)),
     });
-    findings.push(match found.choose().and_then(|chosen| chosen.clippy()) {
-        Some(_) => Finding::fine("BPF clippy", "lints the programs for the BPF target"),
-        None => Finding::new(
-            "BPF clippy",
-            State::Wanted,
-            format!(
-                "for `cargo xtask lint`: {}",
-                packages::remedy(&[toolchain::DEBIAN_CLIPPY])
+    if let Some(chosen) = found.choose() {
+        findings.push(match chosen.clippy() {
+            Some(_) => Finding::fine("BPF clippy", "lints the programs for the BPF target"),
+            None => Finding::new(
+                "BPF clippy",
+                State::Wanted,
+                format!(
+                    "for `cargo xtask lint`: {}",
+                    toolchain::clippy_remedy(&chosen)
+                ),
             ),
-        ),
-    });
+        });
+    }
     findings
 }

@@ -18,10 +18,10 @@ use std::process::Command;
 pub(crate) const TARGET: &str = "bpfel-unknown-none";
 
 /// Debian's compiler, cargo and library source.
-pub(crate) const DEBIAN_COMPILER: &[&str] = &["rustc-web", "cargo-web", "rust-web-src"];
+const DEBIAN_COMPILER: &[&str] = &["rustc-web", "cargo-web", "rust-web-src"];
 
 /// Clippy for that compiler.
-pub(crate) const DEBIAN_CLIPPY: &str = "rust-web-clippy";
+const DEBIAN_CLIPPY: &str = "rust-web-clippy";
 
 /// A compiler and a linker that fit together.
 pub(crate) struct Toolchain {
@@ -151,11 +151,19 @@ pub(crate) fn ensure_clippy() -> Result<Toolchain> {
     if toolchain.clippy().is_some() {
         return Ok(toolchain);
     }
-    match &toolchain.compiler.origin {
-        Origin::Rustup(name) => bail!("rustup component add clippy --toolchain {name}"),
+    match toolchain.compiler.origin {
+        Origin::Rustup(_) => bail!("{}", clippy_remedy(&toolchain)),
         Origin::System => packages::install(&[DEBIAN_CLIPPY])?,
     }
     Ok(toolchain)
+}
+
+/// How to get clippy for the compiler of a toolchain.
+pub(crate) fn clippy_remedy(toolchain: &Toolchain) -> String {
+    match &toolchain.compiler.origin {
+        Origin::Rustup(name) => format!("rustup component add clippy --toolchain {name}"),
+        Origin::System => packages::remedy(&[DEBIAN_CLIPPY]),
+    }
 }
 
 fn install_compiler() -> Result<()> {
