@@ -61,8 +61,9 @@ impl Claims {
             let Some((first, winner)) = claims.next() else {
                 continue;
             };
-            // A Service that asks for one address twice has it: nobody lost anything.
-            for (loser, _) in claims.filter(|(loser, _)| loser.service != first.service) {
+            // A service port that asks for one address twice has it: nobody lost anything.
+            let port = &winner.frontend.service_port;
+            for (loser, _) in claims.filter(|(_, other)| other.frontend.service_port != *port) {
                 reports.push(Report {
                     origin: loser.origin,
                     object: Some(ObjectRef {

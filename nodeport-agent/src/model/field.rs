@@ -178,6 +178,11 @@ impl<'v, 'p> Field<'v, 'p> {
         matches!(self.value, Some(Value::String(text)) if text.is_empty())
     }
 
+    /// Whether a list is there.
+    pub(super) const fn is_list(&self) -> bool {
+        matches!(self.value, Some(Value::Array(_)))
+    }
+
     /// Whether the number 0 is there.
     pub(super) fn is_zero(&self) -> bool {
         self.value.and_then(Value::as_i64) == Some(0)

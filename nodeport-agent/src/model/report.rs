@@ -14,14 +14,14 @@ use super::objects::{ObjectKey, ObjectRef};
 /// One thing that is not as its author wrote it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Report {
-    /// Where the object was read, for example `services.yaml, document 3`; `None` if it came from an API server.
-    pub origin: Option<String>,
     /// Which object; `None` if it could not be told (a document that cannot be parsed).
     pub object: Option<ObjectRef>,
     /// The field, as a path from the object's root (`spec.ports[0].port`); empty if it is the whole object.
     pub field: String,
     /// Why.
     pub reason: Reason,
+    /// Where the object was read, for example `services.yaml, document 3`; `None` if it came from an API server.
+    pub origin: Option<String>,
 }
 
 /// A field of an object and what is wrong with it: a [`Report`] that does not yet say of which object.
@@ -107,7 +107,7 @@ pub enum Reason {
         winner: ObjectKey,
     },
     /// The Service has no ClusterIP, so it is not proxied (behaviours 1.1). An API server would have allocated one.
-    #[error("has no ClusterIP: the Service is not proxied (an API server allocates one)")]
+    #[error("is empty: the Service is not proxied (an API server would give it an address)")]
     NoClusterIp,
     /// A protocol that is not programmed.
     #[error("{0} is not supported yet: this port is not proxied")]

@@ -126,7 +126,9 @@ impl Table {
         for map in ["no-endpoint-services", "no-endpoint-nodeports"] {
             for (key, comment, verdict) in self.verdicts(map) {
                 let frontend = found.entry(key).or_default();
-                frontend.service_port = comment.trim_end_matches(':').to_owned();
+                comment
+                    .trim_end_matches(':')
+                    .clone_into(&mut frontend.service_port);
                 frontend.refused = Some(match verdict.as_str() {
                     "goto reject-chain" => "reject",
                     "drop" => "drop",
@@ -239,9 +241,9 @@ impl Table {
 
 /// `external-I6JFR4TR-every/lb-vip/tcp/http` is `every/lb-vip:http`.
 fn service_port(chain: &str) -> String {
-    let mut parts = chain.splitn(3, '-').nth(2).expect("chain name").split('/');
-    let mut part = || parts.next().expect("chain name");
-    let (namespace, name, _, port) = (part(), part(), part(), part());
+    let mut rest = chain.splitn(3, '-').nth(2).expect("chain name").split('/');
+    let mut next = || rest.next().expect("chain name");
+    let (namespace, name, _, port) = (next(), next(), next(), next());
     if port.is_empty() {
         format!("{namespace}/{name}")
     } else {

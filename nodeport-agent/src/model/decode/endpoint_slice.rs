@@ -60,7 +60,9 @@ fn endpoint(entry: &Field<'_, '_>, family: Family) -> Option<Endpoint> {
     let entry = entry.object()?;
     let addresses = entry.key("addresses");
     let Some(first) = addresses.items().next() else {
-        addresses.problem(Reason::Missing);
+        if !addresses.present() || addresses.is_list() {
+            addresses.problem(Reason::Missing);
+        }
         return None;
     };
     let text = first.text()?;
