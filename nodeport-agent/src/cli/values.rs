@@ -1,0 +1,173 @@
+//! Values of flags that clap does not know: port ranges, durations as Go writes them, log levels.
+//!
+//! Owns their spelling. Refuses to know what they are for. Invariant: a value that parses is usable as it is.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use tracing::level_filters::LevelFilter;
+
+/// A range of port numbers, both ends included. Written `30000-32767`, or `30000+2767` as the API server also allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct PortRange {
+    /// First port, host order, not 0.
+    pub first: u16,
+    /// Last port, not below the first.
+    pub last: u16,
+}
+
+/// What is wrong with a flag's value.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ValueError {
+    /// Not a range of ports.
+    #[error("`{0}` is not a range of ports such as 30000-32767")]
+    PortRange(String),
+    /// Not a duration.
+    #[error("`{0}` is not a duration such as 500ms, 1.5s or 1m30s")]
+    Duration(String),
+    /// Not a log level.
+    #[error("`{0}` is not a log level: use error, warn, info, debug, trace or a number")]
+    LogLevel(String),
+}
+
+impl FromStr for PortRange {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let wrong = || ValueError::PortRange(text.to_owned());
+        let number = |part: &str| part.trim().parse::<u16>().map_err(|_| wrong());
+        let (first, last) = if let Some((first, last)) = text.split_once('-') {
+            (number(first)?, number(last)?)
+        } else if let Some((first, more)) = text.split_once('+') {
+            let first = number(first)?;
+            (first, first.checked_add(number(more)?).ok_or_else(wrong)?)
+        } else {
+            (number(text)?, number(text)?)
+        };
+        if first == 0 || last < first {
+            return Err(wrong());
+        }
+        Ok(Self { first, last })
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.first, self.last)
+    }
+}
+
+/// A duration in Go's notation, as kube-proxy's flags take it: `0`, `500ms`, `1m30s`, `1.5h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GoDuration(pub Duration);
+
+impl FromStr for GoDuration {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let wrong = || ValueError::Duration(text.to_owned());
+        if text == "0" {
+            return Ok(Self(Duration::ZERO));
+        }
+        let mut rest = text;
+        let mut total = Duration::ZERO;
+        while !rest.is_empty() {
+            let digits = rest
+                .find(|c: char| !c.is_ascii_digit() && c != '.')
+                .filter(|&end| end > 0)
+                .ok_or_else(wrong)?;
+            let (number, tail) = rest.split_at(digits);
+            let unit_len = tail
+                .find(|c: char| c.is_ascii_digit() || c == '.')
+                .unwrap_or(tail.len());
+            let (unit, tail) = tail.split_at(unit_len);
+            let seconds = number.parse::<f64>().map_err(|_| wrong())?
+                * unit_seconds(unit).ok_or_else(wrong)?;
+            let part = Duration::try_from_secs_f64(seconds).map_err(|_| wrong())?;
+            total = total.checked_add(part).ok_or_else(wrong)?;
+            rest = tail;
+        }
+        if text.is_empty() {
+            return Err(wrong());
+        }
+        Ok(Self(total))
+    }
+}
+
+/// Seconds in one of a Go unit.
+fn unit_seconds(unit: &str) -> Option<f64> {
+    Some(match unit {
+        "ns" => 1e-9,
+        "us" | "µs" => 1e-6,
+        "ms" => 1e-3,
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return None,
+    })
+}
+
+/// A log level, by name or as a klog verbosity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogLevel(pub LevelFilter);
+
+impl FromStr for LogLevel {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let filter = match text.to_ascii_lowercase().as_str() {
+            "error" => LevelFilter::ERROR,
+            "warn" | "warning" => LevelFilter::WARN,
+            "info" => LevelFilter::INFO,
+            "debug" => LevelFilter::DEBUG,
+            "trace" => LevelFilter::TRACE,
+            number => match number.parse::<u8>() {
+                Ok(0..=2) => LevelFilter::INFO,
+                Ok(3..=4) => LevelFilter::DEBUG,
+                Ok(_) => LevelFilter::TRACE,
+                Err(_) => return Err(ValueError::LogLevel(text.to_owned())),
+            },
+        };
+        Ok(Self(filter))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn port_ranges_are_read_as_the_api_server_writes_them() {
+        let range = |first, last| Ok(PortRange { first, last });
+        assert_eq!("30000-32767".parse(), range(30000, 32767));
+        assert_eq!("30000+2767".parse(), range(30000, 32767));
+        assert_eq!("30080".parse(), range(30080, 30080));
+        for wrong in ["", "-", "0-10", "9-8", "1-65536", "65535+1", "a-b"] {
+            assert!(wrong.parse::<PortRange>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn durations_are_read_as_go_writes_them() {
+        let millis = |n| Ok(GoDuration(Duration::from_millis(n)));
+        assert_eq!("0".parse(), millis(0));
+        assert_eq!("0s".parse(), millis(0));
+        assert_eq!("500ms".parse(), millis(500));
+        assert_eq!("1.5s".parse(), millis(1500));
+        assert_eq!("1m30s".parse(), millis(90_000));
+        assert_eq!("1h".parse(), millis(3_600_000));
+        for wrong in ["", "1", "s", "-1s", "1 s", "1.5", "1x", "1..5s"] {
+            assert!(wrong.parse::<GoDuration>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn log_levels_are_names_or_klog_verbosities() {
+        assert_eq!("info".parse(), Ok(LogLevel(LevelFilter::INFO)));
+        assert_eq!("2".parse(), Ok(LogLevel(LevelFilter::INFO)));
+        assert_eq!("4".parse(), Ok(LogLevel(LevelFilter::DEBUG)));
+        assert_eq!("9".parse(), Ok(LogLevel(LevelFilter::TRACE)));
+        assert!("loud".parse::<LogLevel>().is_err());
+    }
+}

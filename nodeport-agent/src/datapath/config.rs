@@ -1,0 +1,80 @@
+//! What the operator wants of the datapath.
+//!
+//! Owns the choices that flags make. Refuses to know how they are carried out.
+
+use std::path::PathBuf;
+
+use crate::cli::PortRange;
+
+/// Which mode XDP programs are attached in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum XdpPolicy {
+    /// Native where the driver has it, generic elsewhere.
+    Auto,
+    /// Native or not at all.
+    Native,
+    /// Generic.
+    Generic,
+    /// TC only.
+    Off,
+}
+
+/// Level of the log lines of the programs in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum DatapathLog {
+    /// None; costs nothing.
+    Off,
+    /// Errors.
+    Error,
+    /// And warnings.
+    Warn,
+    /// And information.
+    Info,
+    /// And details.
+    Debug,
+    /// And every packet.
+    Trace,
+}
+
+/// How TC programs are attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TcApi {
+    /// TCX links (kernel 6.6).
+    Tcx,
+    /// Filters of a clsact qdisc.
+    Clsact,
+}
+
+/// Sizes of tables, for each address family. Tables that exist keep their size.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::Args)]
+pub struct Sizes {
+    /// Most entries of the table of established flows (a flow is two entries)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    pub flows_max: Option<u32>,
+    /// Most entries of the table of pending flows (a flow is two entries)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    pub pending_max: Option<u32>,
+    /// Most slots of all backend sets together
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub backends_max: Option<u32>,
+    /// Most front ends
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub frontends_max: Option<u32>,
+}
+
+/// What the operator wants of the datapath.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Directory on a BPF file system.
+    pub pin_dir: PathBuf,
+    /// Mode of the XDP programs.
+    pub xdp: XdpPolicy,
+    /// How TC programs are attached; by the kernel's version if not given.
+    pub tc: Option<TcApi>,
+    /// Sizes of tables.
+    pub sizes: Sizes,
+    /// Range of port numbers of NodePorts.
+    pub node_ports: PortRange,
+    /// Log lines of the programs.
+    pub log: DatapathLog,
+}

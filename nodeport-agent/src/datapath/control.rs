@@ -1,0 +1,272 @@
+//! The one value of `CONTROL`: what the agent tells every program.
+//!
+//! Owns that map: nothing else writes it, because a write replaces the whole value. Refuses to know why a generation is raised.
+//! Invariants: generations never are 0 and never go back; the seed of a pin directory never changes.
+
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
+use aya::maps::{Array, Map, MapData};
+use nodeport_common::{Control, PortSegment, control_flags, maps};
+
+use super::error::DatapathError;
+use super::kernel::{self, FIB_SOURCE, Version};
+use super::pins::Pins;
+use super::ports::snat_segments;
+use crate::cli::PortRange;
+
+/// Age at which a remembered next hop is looked up anew even in its generation.
+const NEXT_HOP_MAX_AGE_SECS: u32 = 30;
+/// How long the ports of a fragmented datagram are remembered (edge-cases E4).
+const FRAGMENT_MAX_AGE_SECS: u32 = 30;
+/// ICMP errors that we originate, per second and CPU, and in one burst (edge-cases D6).
+const REJECTS_PER_SECOND: u32 = 1000;
+const REJECT_BURST: u32 = 50;
+
+/// Bytes of the map's value.
+const SIZE: usize = size_of::<Control>();
+
+/// The map and what is in it.
+pub struct ControlMap {
+    state: Mutex<(Array<MapData, [u8; SIZE]>, Control)>,
+}
+
+impl fmt::Debug for ControlMap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ControlMap").field(&self.get()).finish()
+    }
+}
+
+impl ControlMap {
+    /// Opens the pinned map and brings it up to date: what an earlier agent chose stays, what this kernel and these flags say is
+    /// written anew.
+    ///
+    /// # Errors
+    /// [`DatapathError::Map`] if the map cannot be opened, read or written.
+    pub fn open(pins: &Pins, node_ports: PortRange, seed: u32) -> Result<Self, DatapathError> {
+        let name = maps::CONTROL;
+        let data = MapData::from_pin(pins.map(name)).map_err(DatapathError::map("open", name))?;
+        let array: Array<_, [u8; SIZE]> = Map::Array(data)
+            .try_into()
+            .map_err(DatapathError::map("open", name))?;
+        let found = decode(&array.get(&0, 0).map_err(DatapathError::map("read", name))?);
+        let taken: Vec<PortRange> = [Some(node_ports), kernel::local_port_range()]
+            .into_iter()
+            .flatten()
+            .collect();
+        let fib_source = Version::running().is_some_and(|version| version >= FIB_SOURCE);
+        let this = Self {
+            state: Mutex::new((array, found)),
+        };
+        this.change(|control| {
+            *control = adopt(
+                *control,
+                seed,
+                kernel::hz(),
+                fib_source,
+                snat_segments(&taken),
+            );
+        })?;
+        Ok(this)
+    }
+
+    /// What is in the map.
+    #[must_use]
+    pub fn get(&self) -> Control {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).1
+    }
+
+    /// Makes every remembered next hop be looked up anew: routes, neighbours, addresses or links changed.
+    ///
+    /// # Errors
+    /// [`DatapathError::Map`] if the map cannot be written.
+    pub fn raise_routes(&self) -> Result<u32, DatapathError> {
+        self.change(|control| {
+            control.route_generation = next(control.route_generation);
+            control.route_generation
+        })
+    }
+
+    /// Makes every UDP flow be checked against the serving endpoints at its next packet (behaviours 17.8).
+    ///
+    /// # Errors
+    /// [`DatapathError::Map`] if the map cannot be written.
+    pub fn raise_endpoints(&self) -> Result<u32, DatapathError> {
+        self.change(|control| {
+            control.endpoint_generation = next(control.endpoint_generation);
+            control.endpoint_generation
+        })
+    }
+
+    /// Changes the value. A change that cannot be written did not happen.
+    fn change<T>(&self, change: impl FnOnce(&mut Control) -> T) -> Result<T, DatapathError> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (array, control) = &mut *state;
+        let mut changed = *control;
+        let answer = change(&mut changed);
+        array
+            .set(0, encode(&changed), 0)
+            .map_err(DatapathError::map("write", maps::CONTROL))?;
+        *control = changed;
+        Ok(answer)
+    }
+}
+
+/// The generation after `generation`; 0 stands for "none" in flows and is left out.
+#[must_use]
+pub(super) fn next(generation: u32) -> u32 {
+    generation.checked_add(1).unwrap_or(1)
+}
+
+/// What the map should say, given what an earlier agent left in it (all zero in a new map).
+fn adopt(found: Control, seed: u32, hz: u32, fib_source: bool, snat: [PortSegment; 2]) -> Control {
+    Control {
+        // Routes may have changed while no agent was watching.
+        route_generation: next(found.route_generation),
+        endpoint_generation: found.endpoint_generation.max(1),
+        seed: if found.seed == 0 {
+            seed.max(1)
+        } else {
+            found.seed
+        },
+        flags: if fib_source {
+            control_flags::FIB_SOURCE
+        } else {
+            0
+        },
+        hz,
+        next_hop_max_age_secs: NEXT_HOP_MAX_AGE_SECS,
+        fragment_max_age_secs: FRAGMENT_MAX_AGE_SECS,
+        rejects_per_second: REJECTS_PER_SECOND,
+        reject_burst: REJECT_BURST,
+        snat,
+        pad: [0; 5],
+    }
+}
+
+/// The value as the map holds it.
+fn encode(control: &Control) -> [u8; SIZE] {
+    let mut bytes = [0; SIZE];
+    let words = [
+        control.route_generation,
+        control.endpoint_generation,
+        control.seed,
+        control.flags,
+        control.hz,
+        control.next_hop_max_age_secs,
+        control.fragment_max_age_secs,
+        control.rejects_per_second,
+        control.reject_burst,
+    ];
+    let halves = control
+        .snat
+        .iter()
+        .flat_map(|segment| [segment.first, segment.count]);
+    let parts = words
+        .iter()
+        .flat_map(|word| word.to_ne_bytes())
+        .chain(halves.flat_map(u16::to_ne_bytes));
+    for (byte, part) in bytes.iter_mut().zip(parts) {
+        *byte = part;
+    }
+    bytes
+}
+
+/// The map's value read back.
+fn decode(bytes: &[u8; SIZE]) -> Control {
+    let byte = |at: usize| bytes.get(at).copied().unwrap_or(0);
+    let word = |at: usize| u32::from_ne_bytes([byte(at), byte(at + 1), byte(at + 2), byte(at + 3)]);
+    let segment = |at: usize| PortSegment {
+        first: u16::from_ne_bytes([byte(at), byte(at + 1)]),
+        count: u16::from_ne_bytes([byte(at + 2), byte(at + 3)]),
+    };
+    Control {
+        route_generation: word(0),
+        endpoint_generation: word(4),
+        seed: word(8),
+        flags: word(12),
+        hz: word(16),
+        next_hop_max_age_secs: word(20),
+        fragment_max_age_secs: word(24),
+        rejects_per_second: word(28),
+        reject_burst: word(32),
+        snat: [segment(36), segment(40)],
+        pad: [0; 5],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SNAT: [PortSegment; 2] = [
+        PortSegment {
+            first: 1024,
+            count: 28976,
+        },
+        PortSegment {
+            first: 61000,
+            count: 4536,
+        },
+    ];
+
+    #[test]
+    fn a_new_map_gets_a_seed_and_generations_that_are_not_zero() {
+        let control = adopt(Control::default(), 77, 250, true, SNAT);
+        assert_eq!(control.seed, 77);
+        assert_eq!(control.route_generation, 1);
+        assert_eq!(control.endpoint_generation, 1);
+        assert_eq!(control.flags, control_flags::FIB_SOURCE);
+        assert_eq!(control.hz, 250);
+        assert_eq!(control.snat, SNAT);
+        assert_eq!(adopt(Control::default(), 0, 250, true, SNAT).seed, 1);
+    }
+
+    #[test]
+    fn a_map_of_an_earlier_agent_keeps_seed_and_generations() {
+        let earlier = Control {
+            route_generation: 41,
+            endpoint_generation: 9,
+            seed: 77,
+            ..Control::default()
+        };
+        let control = adopt(earlier, 78, 1000, false, SNAT);
+        assert_eq!(control.seed, 77);
+        assert_eq!(control.route_generation, 42);
+        assert_eq!(control.endpoint_generation, 9);
+        assert_eq!(control.flags, 0);
+    }
+
+    #[test]
+    fn generations_leave_zero_out_when_they_wrap() {
+        assert_eq!(next(0), 1);
+        assert_eq!(next(1), 2);
+        assert_eq!(next(u32::MAX), 1);
+    }
+
+    #[test]
+    fn the_value_is_laid_out_as_the_programs_read_it() {
+        let control = Control {
+            route_generation: 1,
+            endpoint_generation: 2,
+            seed: 3,
+            flags: 4,
+            hz: 5,
+            next_hop_max_age_secs: 6,
+            fragment_max_age_secs: 7,
+            rejects_per_second: 8,
+            reject_burst: 9,
+            snat: SNAT,
+            pad: [0; 5],
+        };
+        let bytes = encode(&control);
+        assert_eq!(bytes[0..4], 1_u32.to_ne_bytes());
+        assert_eq!(bytes[32..36], 9_u32.to_ne_bytes());
+        assert_eq!(bytes[36..38], 1024_u16.to_ne_bytes());
+        assert_eq!(bytes[42..44], 4536_u16.to_ne_bytes());
+        assert_eq!(bytes[44..], [0; 20]);
+        assert_eq!(decode(&bytes), control);
+        assert_eq!(std::mem::offset_of!(Control, reject_burst), 32);
+        assert_eq!(std::mem::offset_of!(Control, snat), 36);
+    }
+}

@@ -1,0 +1,373 @@
+//! Follows the kernel: devices, addresses, routes and neighbours, as they are now and as they change.
+//!
+//! Owns the loop and its pace. Refuses to know how programs are attached. Invariants: every change is covered within a second; a
+//! remembered next hop is invalid 50 ms after the change that makes it wrong; what events miss, the slow pass finds.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt as _};
+use rtnetlink::MulticastGroup;
+use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::sys::{AsyncSocket as _, SocketAddr};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+
+use super::classify::{Covered, Criteria, classify};
+use super::cover::{Cover, DeviceState};
+use super::inventory::Inventory;
+use super::neighbours::Neighbours;
+use super::netlink::{self, Reader};
+use crate::datapath::control::ControlMap;
+use crate::datapath::error::{DatapathError, chain};
+
+/// Shortest time between two reactions: a burst of events is one.
+const PACE: Duration = Duration::from_millis(50);
+/// How often everything is read anew.
+const SLOW_PASS: Duration = Duration::from_secs(30);
+
+/// What the rest of the agent needs to know of this node's devices.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Whether a first pass is done.
+    pub complete: bool,
+    /// Every address of this node, with the index of its device.
+    pub addresses: BTreeSet<(u32, IpAddr)>,
+    /// Covered devices.
+    pub devices: Vec<DeviceState>,
+    /// What last went wrong with the whole, if it still does.
+    pub error: Option<String>,
+}
+
+/// The loop's state.
+#[derive(Debug)]
+pub struct Follower {
+    cover: Cover,
+    control: Arc<ControlMap>,
+    criteria: watch::Receiver<Criteria>,
+    observed: watch::Sender<Observed>,
+    neighbours: Neighbours,
+    inventory: Inventory,
+}
+
+/// What a burst of events asks for.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent requests that merge by or"
+)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Due {
+    /// Devices, addresses and default routes must be read anew.
+    read: bool,
+    /// Neighbours must be read anew.
+    neighbours: bool,
+    /// Remembered next hops may be wrong.
+    raise: bool,
+    /// Attachments are checked, and those that failed tried again.
+    retry: bool,
+    /// Devices that were removed: their index may be taken again at once.
+    gone: BTreeSet<u32>,
+}
+
+impl Due {
+    /// A slow pass: whatever events missed. It raises nothing by itself; what it finds changed does.
+    fn everything() -> Self {
+        Self {
+            read: true,
+            neighbours: true,
+            retry: true,
+            ..Self::default()
+        }
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.read |= other.read;
+        self.neighbours |= other.neighbours;
+        self.raise |= other.raise;
+        self.retry |= other.retry;
+        self.gone.extend(other.gone);
+    }
+}
+
+/// What we want to hear of.
+const GROUPS: &[MulticastGroup] = &[
+    MulticastGroup::Link,
+    MulticastGroup::Neigh,
+    MulticastGroup::Ipv4Ifaddr,
+    MulticastGroup::Ipv6Ifaddr,
+    MulticastGroup::Ipv4Route,
+    MulticastGroup::Ipv6Route,
+    MulticastGroup::Ipv4Rule,
+    MulticastGroup::Ipv6Rule,
+];
+/// Bytes of events that may wait for us. The kernel caps it at `net.core.rmem_max`; an overrun is heard of and costs a full pass.
+const EVENT_BUFFER: i32 = 4 << 20;
+
+impl Follower {
+    /// A follower that tells what it sees to `observed`, and covers devices by `criteria`.
+    #[must_use]
+    pub fn new(
+        cover: Cover,
+        control: Arc<ControlMap>,
+        criteria: watch::Receiver<Criteria>,
+        observed: watch::Sender<Observed>,
+    ) -> Self {
+        Self {
+            cover,
+            control,
+            criteria,
+            observed,
+            neighbours: Neighbours::default(),
+            inventory: Inventory::default(),
+        }
+    }
+
+    /// Follows until the sender of the criteria is gone. A netlink socket that fails is opened again.
+    pub async fn run(mut self) {
+        while let Err(error) = self.follow().await {
+            let text = chain(&error);
+            tracing::error!(error = %text, "netlink failed, trying again");
+            self.observed.send_modify(|seen| seen.error = Some(text));
+            sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    async fn follow(&mut self) -> Result<(), DatapathError> {
+        let mut tasks = JoinSet::new();
+        // Listen before reading, so that no change falls between.
+        let (mut connection, _handle, mut events) =
+            rtnetlink::new_multicast_connection(GROUPS).map_err(netlink::failed("listen"))?;
+        let buffer = connection
+            .socket_mut()
+            .socket_mut()
+            .set_rx_buf_sz(EVENT_BUFFER);
+        if let Err(error) = buffer {
+            tracing::debug!(%error, "the buffer for netlink events keeps its size");
+        }
+        tasks.spawn(connection);
+        let (reader, answers) = Reader::open()?;
+        tasks.spawn(answers);
+
+        let mut slow = interval(SLOW_PASS);
+        slow.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last = Instant::now();
+        loop {
+            let mut due = tokio::select! {
+                _ = slow.tick() => Due::everything(),
+                event = events.next() => self.consider(event)?,
+                changed = self.criteria.changed() => match changed {
+                    Ok(()) => Due { read: true, ..Due::default() },
+                    Err(_) => return Ok(()),
+                },
+            };
+            if due == Due::default() {
+                continue;
+            }
+            self.collect(&mut events, &mut due, last + PACE).await?;
+            last = Instant::now();
+            self.react(&reader, due).await?;
+        }
+    }
+
+    /// Merges further events until `until`, and those that have arrived by then.
+    async fn collect<S>(
+        &mut self,
+        events: &mut S,
+        due: &mut Due,
+        until: Instant,
+    ) -> Result<(), DatapathError>
+    where
+        S: Stream<Item = Event> + Unpin,
+    {
+        // A storm that never pauses must not keep us from acting.
+        let latest = Instant::now() + 4 * PACE;
+        while Instant::now() < latest {
+            tokio::select! {
+                biased;
+                event = events.next() => due.merge(self.consider(event)?),
+                () = sleep_until(until) => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// What one event asks for. The end of the stream is an error.
+    fn consider(&mut self, event: Option<Event>) -> Result<Due, DatapathError> {
+        let Some((message, _)) = event else {
+            let closed = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+            return Err(netlink::failed("listen")(closed));
+        };
+        Ok(match message.payload {
+            NetlinkPayload::InnerMessage(message) => consider(&message, &mut self.neighbours),
+            NetlinkPayload::Overrun(_) => Due {
+                raise: true,
+                ..Due::everything()
+            },
+            _ => Due::default(),
+        })
+    }
+
+    /// Does what is due.
+    async fn react(&mut self, reader: &Reader, due: Due) -> Result<(), DatapathError> {
+        if due.raise {
+            self.raise();
+        }
+        if due.neighbours && self.neighbours.replace(reader.neighbours().await?) {
+            self.raise();
+        }
+        for &index in &due.gone {
+            self.cover.forget(index);
+        }
+        if due.read {
+            let inventory = reader.inventory().await?;
+            let wanted = classify(&inventory, &self.criteria.borrow_and_update());
+            if inventory.without_xdp() != self.inventory.without_xdp() {
+                self.raise();
+            }
+            self.inventory = inventory;
+            // Attaching to a device waits for its driver.
+            tokio::task::block_in_place(|| self.apply(&wanted, due.retry));
+        }
+        Ok(())
+    }
+
+    /// Covers the devices and tells what came of it.
+    fn apply(&mut self, wanted: &BTreeMap<u32, Covered>, retry: bool) {
+        let result = self.cover.apply(&self.inventory, wanted, retry);
+        if !matches!(result, Ok(false)) {
+            self.raise();
+        }
+        let error = result.err().map(|error| chain(&error));
+        if let Some(error) = &error {
+            tracing::error!(%error, "the device table is not up to date");
+        }
+        let now = Observed {
+            complete: true,
+            addresses: self.inventory.addresses().collect(),
+            devices: self.cover.states(wanted),
+            error,
+        };
+        self.observed.send_if_modified(|seen| {
+            let changed = *seen != now;
+            *seen = now;
+            changed
+        });
+    }
+
+    fn raise(&self) {
+        match self.control.raise_routes() {
+            Ok(generation) => tracing::debug!(generation, "next hops are looked up anew"),
+            Err(error) => tracing::error!(error = %chain(&error), "cannot raise the generation"),
+        }
+    }
+}
+
+type Event = (NetlinkMessage<RouteNetlinkMessage>, SocketAddr);
+
+/// What one event asks for.
+fn consider(message: &RouteNetlinkMessage, neighbours: &mut Neighbours) -> Due {
+    let read = Due {
+        read: true,
+        ..Due::default()
+    };
+    let raise = |raise| Due {
+        raise,
+        ..Due::default()
+    };
+    match message {
+        // Bridges tell of their ports by messages of another family.
+        RouteNetlinkMessage::DelLink(link)
+            if link.header.interface_family == AddressFamily::Unspec =>
+        {
+            Due {
+                gone: BTreeSet::from([link.header.index]),
+                ..read
+            }
+        }
+        RouteNetlinkMessage::NewLink(_)
+        | RouteNetlinkMessage::DelLink(_)
+        | RouteNetlinkMessage::NewAddress(_)
+        | RouteNetlinkMessage::DelAddress(_) => read,
+        RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => Due {
+            read: !netlink::default_route(route).is_empty(),
+            ..raise(true)
+        },
+        RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => raise(true),
+        RouteNetlinkMessage::NewNeighbour(message) => raise(
+            netlink::neighbour(message)
+                .is_some_and(|(key, neighbour)| neighbours.changed(key, &neighbour)),
+        ),
+        RouteNetlinkMessage::DelNeighbour(message) => {
+            raise(netlink::neighbour(message).is_some_and(|(key, _)| neighbours.gone(key)))
+        }
+        _ => Due::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rtnetlink::packet_route::link::LinkMessage;
+    use rtnetlink::packet_route::neighbour::{
+        NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+    };
+    use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteType};
+
+    fn due(message: &RouteNetlinkMessage) -> Due {
+        consider(message, &mut Neighbours::default())
+    }
+
+    #[test]
+    fn a_removed_device_is_forgotten_before_its_index_is_taken_again() {
+        let mut link = LinkMessage::default();
+        link.header.index = 7;
+        let found = due(&RouteNetlinkMessage::DelLink(link.clone()));
+        assert!(found.read && found.gone.contains(&7));
+        // A port that leaves a bridge is no removed device.
+        link.header.interface_family = AddressFamily::Bridge;
+        assert!(due(&RouteNetlinkMessage::DelLink(link)).gone.is_empty());
+    }
+
+    #[test]
+    fn every_route_raises_and_only_a_default_route_is_read() {
+        let mut route = RouteMessage::default();
+        route.header.kind = RouteType::Unicast;
+        route.header.destination_prefix_length = 24;
+        route.attributes.push(RouteAttribute::Oif(2));
+        let found = due(&RouteNetlinkMessage::NewRoute(route.clone()));
+        assert!(found.raise && !found.read);
+        route.header.destination_prefix_length = 0;
+        let found = due(&RouteNetlinkMessage::DelRoute(route));
+        assert!(found.raise && found.read);
+    }
+
+    #[test]
+    fn a_neighbour_raises_when_its_hardware_address_changes() {
+        let mut neighbours = Neighbours::default();
+        let mut event = |state, mac: u8| {
+            let mut message = NeighbourMessage::default();
+            message.header.family = AddressFamily::Inet;
+            message.header.state = state;
+            message.attributes = vec![
+                NeighbourAttribute::Destination(NeighbourAddress::Inet([192, 0, 2, 1].into())),
+                NeighbourAttribute::LinkLayerAddress(vec![2, 0, 0, 0, 0, mac]),
+            ];
+            consider(&RouteNetlinkMessage::NewNeighbour(message), &mut neighbours).raise
+        };
+        assert!(!event(NeighbourState::Reachable, 1));
+        assert!(!event(NeighbourState::Stale, 1));
+        assert!(event(NeighbourState::Stale, 2));
+        assert!(event(NeighbourState::Failed, 2));
+        assert!(!event(NeighbourState::Incomplete, 2));
+    }
+
+    #[test]
+    fn a_slow_pass_raises_nothing_by_itself() {
+        let due = Due::everything();
+        assert!(due.read && due.neighbours && due.retry && !due.raise);
+    }
+}

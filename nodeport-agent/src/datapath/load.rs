@@ -1,0 +1,139 @@
+//! Brings the object into the kernel, its maps pinned, its programs verified but not attached.
+//!
+//! Owns the order: check what is pinned, then create what is missing, then load the programs. Refuses to know devices.
+//! Invariant: when it fails, no program was attached or replaced, so that what ran before goes on.
+
+use std::fs;
+
+use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use nodeport_common::programs;
+
+use super::config::{Config, DatapathLog};
+use super::error::DatapathError;
+use super::layout;
+use super::pins::Pins;
+
+/// The loaded object: its programs are in the kernel, its maps pinned.
+#[derive(Debug)]
+pub struct Loaded {
+    pub(super) ebpf: Ebpf,
+}
+
+/// Loads `object`.
+///
+/// # Errors
+/// A pinned map of another layout, or whatever the kernel refused; see [`DatapathError`].
+pub fn load(object: &[u8], pins: &Pins, config: &Config) -> Result<Loaded, DatapathError> {
+    let wanted = layout::wanted(object, &config.sizes)?;
+    layout::check_pinned(pins, &wanted)?;
+    for directory in [pins.maps(), pins.links()] {
+        fs::create_dir_all(&directory)
+            .map_err(DatapathError::file("create directory", &directory))?;
+    }
+    let log_level = level(config.log);
+    let mut loader = EbpfLoader::new();
+    for &name in layout::PINNED {
+        loader.map_pin_path(name, pins.map(name));
+    }
+    for (name, entries) in layout::overrides(config.sizes) {
+        loader.map_max_entries(name, entries);
+    }
+    // The object has this variable only if it was built with log lines.
+    loader.override_global(aya_log::LEVEL, &log_level, false);
+    let mut ebpf = loader.load(object).map_err(load_error)?;
+    for name in [programs::XDP, programs::CLOCK] {
+        xdp(&mut ebpf, name)?.load().map_err(refused(name))?;
+    }
+    for name in [programs::TC_INGRESS, programs::TC_EGRESS] {
+        classifier(&mut ebpf, name)?.load().map_err(refused(name))?;
+    }
+    Ok(Loaded { ebpf })
+}
+
+/// An XDP program of the object.
+pub(super) fn xdp<'a>(
+    ebpf: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<&'a mut Xdp, DatapathError> {
+    match ebpf.program_mut(name) {
+        Some(Program::Xdp(program)) => Ok(program),
+        _ => Err(DatapathError::ObjectLacks {
+            what: "XDP program",
+            name,
+        }),
+    }
+}
+
+/// A TC program of the object.
+pub(super) fn classifier<'a>(
+    ebpf: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<&'a mut SchedClassifier, DatapathError> {
+    match ebpf.program_mut(name) {
+        Some(Program::SchedClassifier(program)) => Ok(program),
+        _ => Err(DatapathError::ObjectLacks {
+            what: "TC program",
+            name,
+        }),
+    }
+}
+
+fn refused(name: &'static str) -> impl FnOnce(ProgramError) -> DatapathError {
+    move |error| DatapathError::Program {
+        name,
+        source: Box::new(error),
+    }
+}
+
+fn load_error(error: EbpfError) -> DatapathError {
+    DatapathError::Load(Box::new(error))
+}
+
+/// `aya_log_common::Level` as the programs compare it; 0 is below all.
+fn level(log: DatapathLog) -> u8 {
+    match log {
+        DatapathLog::Off => 0,
+        DatapathLog::Error => aya_log::Level::Error as u8,
+        DatapathLog::Warn => aya_log::Level::Warn as u8,
+        DatapathLog::Info => aya_log::Level::Info as u8,
+        DatapathLog::Debug => aya_log::Level::Debug as u8,
+        DatapathLog::Trace => aya_log::Level::Trace as u8,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_are_ordered_as_the_programs_compare_them() {
+        let levels = [
+            DatapathLog::Off,
+            DatapathLog::Error,
+            DatapathLog::Warn,
+            DatapathLog::Info,
+            DatapathLog::Debug,
+            DatapathLog::Trace,
+        ]
+        .map(level);
+        assert_eq!(levels, [0, 1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn what_is_no_object_is_refused_by_name() {
+        let config = Config {
+            pin_dir: "/nowhere".into(),
+            xdp: super::super::XdpPolicy::Off,
+            tc: None,
+            sizes: super::super::Sizes::default(),
+            node_ports: crate::cli::PortRange {
+                first: 30000,
+                last: 32767,
+            },
+            log: DatapathLog::Off,
+        };
+        let error = load(b"not an object", &Pins::new("/nowhere"), &config);
+        assert!(matches!(error, Err(DatapathError::Object(_))));
+    }
+}

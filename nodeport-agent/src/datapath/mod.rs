@@ -1,0 +1,30 @@
+//! Programs in the kernel: loading, attaching, pinning, and the devices they are attached to.
+//!
+//! The only place that names `aya::programs`. Invariant: nothing here detaches a program because the agent ends.
+
+mod attach;
+mod clean;
+mod clock;
+mod clsact;
+mod config;
+mod control;
+pub mod devices;
+mod error;
+pub mod kernel;
+mod layout;
+mod load;
+mod lock;
+mod pins;
+mod ports;
+pub mod preflight;
+
+pub use attach::{Attached, Attacher, Mode, XdpState, pinned_places};
+pub use clean::{Removed, clean};
+pub use config::{Config, DatapathLog, Sizes, TcApi, XdpPolicy};
+pub use control::ControlMap;
+pub use error::{DatapathError, chain};
+pub use layout::PINNED;
+pub use load::{Loaded, load};
+pub use lock::Lock;
+pub use pins::{Pins, Place};
+pub use ports::snat_segments;
