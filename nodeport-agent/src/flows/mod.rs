@@ -1,0 +1,8 @@
+//! The life of flows: when one is over, and how it is removed without harming a live one.
+
+pub mod pair;
+pub mod pass;
+pub mod verdict;
+
+pub use pass::{FlowTable, Walked, Walker};
+pub use verdict::{Lifetimes, Now, Table, Verdict};
