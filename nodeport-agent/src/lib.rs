@@ -2,5 +2,9 @@
 //!
 //! Imports go one way: `model <- plan <- maps <- reconcile`. `model` and `plan` are pure: no clock, file, socket, tokio, kube or aya.
 
+pub mod cli;
+pub mod datapath;
+pub mod flows;
 pub mod model;
+pub mod observe;
 pub mod source;

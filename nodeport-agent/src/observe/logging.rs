@@ -1,0 +1,47 @@
+//! Log lines: on standard error, as text or JSON.
+//!
+//! Owns the set-up of `tracing`. Refuses to know what is logged. Invariant: standard output is for what a verb prints.
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::{LogArgs, LogFormat};
+
+/// Starts logging. A second call does nothing.
+pub fn init(log: &LogArgs) {
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter(log.level.0))
+        .with_writer(std::io::stderr);
+    // Fails only if a subscriber is set already, which then goes on.
+    let _set = match log.format {
+        LogFormat::Text => builder
+            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .with_target(false)
+            .try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+}
+
+/// Our level for our own lines and those of the programs; other crates tell of what goes wrong, and of more only in a trace.
+fn filter(level: LevelFilter) -> EnvFilter {
+    let others = if level >= LevelFilter::TRACE {
+        LevelFilter::DEBUG
+    } else {
+        level.min(LevelFilter::WARN)
+    };
+    EnvFilter::new(format!("{others},nodeport_agent={level},nodeport={level}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_crates_do_not_drown_our_lines() {
+        let text = filter(LevelFilter::DEBUG).to_string();
+        assert!(text.contains("nodeport_agent=debug"), "{text}");
+        assert!(text.contains("warn"), "{text}");
+        let text = filter(LevelFilter::ERROR).to_string();
+        assert!(!text.contains("warn"), "{text}");
+    }
+}

@@ -1,0 +1,9 @@
+//! What the agent shows of itself: `status`, `dump`, log lines.
+//!
+//! Owns the forms in which state is shown. Refuses to change anything.
+
+pub mod logging;
+pub mod server;
+pub mod status;
+
+pub use status::{Status, SyncStatus};

@@ -1,0 +1,57 @@
+//! The document that `status` prints and the agent's socket serves.
+//!
+//! Owns its fields and their names. Invariant: fields are added, never renamed: scripts read it.
+
+use std::collections::BTreeMap;
+
+use crate::datapath::devices::DeviceState;
+
+/// What the agent says of itself.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// Whether an agent answered; if not, everything else is what its pins show.
+    pub running: bool,
+    /// Whether a first complete state is in the maps and every device was looked at.
+    pub ready: bool,
+    /// Whether everything that is wanted is in effect.
+    pub healthy: bool,
+    /// What is not as it should be, in words.
+    pub problems: Vec<String>,
+    /// Version of the agent.
+    pub version: String,
+    /// Name of the node.
+    pub node: String,
+    /// Process id.
+    pub pid: Option<u32>,
+    /// When the agent started, in seconds since 1970.
+    pub started: Option<u64>,
+    /// Directory of pins.
+    pub pin_dir: String,
+    /// Covered devices.
+    pub devices: Vec<DeviceState>,
+    /// How many of each thing there are.
+    pub counts: BTreeMap<String, u64>,
+    /// The last update of the maps.
+    pub sync: Option<SyncStatus>,
+    /// Objects and fields that could not be used.
+    pub rejected: Vec<serde_json::Value>,
+    /// Packets by hook and outcome; outcomes that never happened are left out.
+    pub outcomes: BTreeMap<String, BTreeMap<String, u64>>,
+}
+
+/// One update of the maps.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct SyncStatus {
+    /// When it ended, in seconds since 1970.
+    pub at: u64,
+    /// How long it took, in milliseconds.
+    pub millis: u64,
+    /// How many updates there were since the agent started.
+    pub total: u64,
+    /// Steps of the last one.
+    pub steps: u64,
+    /// What went wrong in it.
+    pub errors: Vec<String>,
+}
