@@ -20,12 +20,14 @@ pub mod objects;
 pub mod ping;
 pub mod plan;
 pub mod process;
+pub mod raw;
 pub mod record;
 pub mod servers;
 mod setup;
 pub mod simple;
 pub mod spec;
 pub mod standin;
+pub mod stream;
 mod topology;
 pub mod trial;
 

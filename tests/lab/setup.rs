@@ -12,6 +12,17 @@ use crate::topology::{
     FABRIC_MAC, Fabric, VTEP_MAC, family_of, node_address, pod_networks, port_name,
 };
 
+/// What a namespace does with packets that are not for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Drops them.
+    Host,
+    /// Forwards them.
+    Router,
+    /// Forwards them, after it looked at where they come from.
+    Node,
+}
+
 /// What one namespace needs.
 #[derive(Debug)]
 pub(crate) struct Setup {
@@ -32,11 +43,11 @@ pub(crate) struct Setup {
 pub(crate) const WIRE_OFFLOADS: [&str; 8] = ["tx", "off", "sg", "off", "tso", "off", "gro", "on"];
 
 impl Setup {
-    pub(crate) fn new(netns: String, spec: &LabSpec, forwards: bool) -> Self {
+    pub(crate) fn new(netns: String, spec: &LabSpec, role: Role) -> Self {
         let lines = vec!["link set lo up".to_owned()];
         Self {
             netns,
-            sysctls: sysctls(spec, forwards),
+            sysctls: sysctls(spec, role),
             lines,
             fdb: Vec::new(),
             wires: Vec::new(),
@@ -209,7 +220,7 @@ impl Setup {
 }
 
 /// `/proc/sys` settings; written before devices are made.
-fn sysctls(spec: &LabSpec, forwards: bool) -> Vec<(String, String)> {
+fn sysctls(spec: &LabSpec, role: Role) -> Vec<(String, String)> {
     let set = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let mut all = Vec::new();
     for scope in ["all", "default"] {
@@ -220,17 +231,18 @@ fn sysctls(spec: &LabSpec, forwards: bool) -> Vec<(String, String)> {
         all.push(set(&format!("{v6}/router_solicitations"), "0"));
         // A router that sends a packet back to where it came from would teach the sender another way.
         all.push(set(&format!("{v4}/send_redirects"), "0"));
+        // Only nodes validate: the router has no route to sources that tests make up.
         let reverse_path = match spec.reverse_path {
-            ReversePath::Off => "0",
-            ReversePath::Strict => "1",
-            ReversePath::Loose => "2",
+            ReversePath::Strict if role == Role::Node => "1",
+            ReversePath::Loose if role == Role::Node => "2",
+            _ => "0",
         };
         all.push(set(&format!("{v4}/rp_filter"), reverse_path));
-        if forwards {
+        if role != Role::Host {
             all.push(set(&format!("{v6}/forwarding"), "1"));
         }
     }
-    if forwards {
+    if role != Role::Host {
         all.push(set("net/ipv4/ip_forward", "1"));
     }
     // Rejects are ICMP errors: with the usual limit some of them would be missing.
@@ -248,7 +260,7 @@ pub(crate) fn pod_setup(
     netns: String,
     peer_mac: &str,
 ) -> Setup {
-    let mut setup = Setup::new(netns, spec, false);
+    let mut setup = Setup::new(netns, spec, Role::Host);
     setup.line(format!("link set eth0 mtu {} up", pod_mtu(spec)));
     for address in pod.addresses.iter().copied().filter(|a| spec.uses(*a)) {
         let prefix = match (spec.pod_network, cidr_of(node, address)) {

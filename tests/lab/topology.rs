@@ -10,7 +10,7 @@ use crate::addresses::{
     self, CLIENT, CLIENT_PREFIX, ROUTER_TO_CLIENT, SECOND_CLIENT, common_network, free_host, host,
     mac, net,
 };
-use crate::setup::{Setup, pod_setup};
+use crate::setup::{Role, Setup, pod_setup};
 use crate::spec::{LabSpec, NodeSpec, PodNetwork};
 
 /// Kinds of hardware addresses.
@@ -114,7 +114,7 @@ impl Topology {
         let (client, router) = (netns_name(id, "client"), netns_name(id, "router"));
         let macs = (mac(CLIENT_MAC, 0, 0), mac(ROUTER_MAC, 0, 0));
         self.veth((&client, "eth0", &macs.0), (&router, "client0", &macs.1));
-        let mut setup = Setup::new(client, spec, false);
+        let mut setup = Setup::new(client, spec, Role::Host);
         setup.wire("eth0");
         for family in spec.used_families() {
             setup.address(net(CLIENT[family], CLIENT_PREFIX[family]), "eth0");
@@ -125,7 +125,7 @@ impl Topology {
     }
 
     fn router(&mut self, spec: &LabSpec, id: &str, fabrics: &[Fabric]) {
-        let mut setup = Setup::new(netns_name(id, "router"), spec, true);
+        let mut setup = Setup::new(netns_name(id, "router"), spec, Role::Router);
         setup.wire("client0");
         for family in spec.used_families() {
             setup.address(
@@ -165,7 +165,7 @@ impl Topology {
         let number = index as u8 + 1;
         let netns = netns_name(id, &node.name);
         let router = netns_name(id, "router");
-        let mut setup = Setup::new(netns.clone(), spec, true);
+        let mut setup = Setup::new(netns.clone(), spec, Role::Node);
         for fabric in fabrics {
             let (uplink, port) = (
                 format!("eth{}", fabric.number),
@@ -201,7 +201,7 @@ impl Topology {
         let (netns, router) = (netns_name(id, "outsider"), netns_name(id, "router"));
         let macs = (mac(OUTSIDER_MAC, 0, 0), mac(OUTSIDER_MAC, 0, 1));
         self.veth((&netns, "eth0", &macs.0), (&router, "outsider0", &macs.1));
-        let mut setup = Setup::new(netns, spec, false);
+        let mut setup = Setup::new(netns, spec, Role::Host);
         setup.wire("eth0");
         for address in spec.outsider.iter().filter(|a| spec.uses(**a)) {
             setup.address(host(*address), "eth0");

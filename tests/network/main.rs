@@ -4,3 +4,6 @@
 
 mod cluster;
 mod lab;
+mod node_port;
+mod untouched;
+mod world;

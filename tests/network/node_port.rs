@@ -1,0 +1,196 @@
+//! A NodePort from outside: who answers, whom the server sees, and which hook carried it.
+
+use nodeport_tests::addresses::CLIENT;
+use nodeport_tests::clients::{self, Options, Verdict};
+use nodeport_tests::{Family, LabSpec};
+
+use crate::world::{DNS, WEB, World, seen};
+
+/// Backends on n2 only, the client asks n1: forward and reply are carried by `hook` alone, and the server sees n1.
+fn remote_backend(world: &World, hook: &str) {
+    world.warm_up("n1");
+    for family in Family::BOTH {
+        let own = world.lab.node("n1").own_addresses().collect::<Vec<_>>();
+        let (counted, answer) = world.counted("n1", || {
+            world.http(&world.lab.client, world.node_port("n1", family, WEB))
+        });
+        assert!(answer.name.starts_with("n2-"), "{answer:?}");
+        assert!(
+            own.contains(&seen(&answer)),
+            "the server saw {:?}, not n1",
+            answer.client
+        );
+        assert_eq!(counted.carried_by(), hook, "{family:?} TCP: {counted:?}");
+
+        let (counted, answer) = world.counted("n1", || {
+            world.dns(&world.lab.client, world.node_port("n1", family, DNS))
+        });
+        assert!(answer.name.starts_with("n2-"), "{answer:?}");
+        assert!(
+            own.contains(&seen(&answer)),
+            "the server saw {:?}, not n1",
+            answer.client
+        );
+        assert_eq!(counted.carried_by(), hook, "{family:?} UDP: {counted:?}");
+    }
+}
+
+/// Backends on n2, the client asks n2: TC hands the packets to the stack, and the server sees the client.
+fn local_backend(world: &World) {
+    for family in Family::BOTH {
+        let client = CLIENT[family as usize];
+        let (counted, answer) = world.counted("n2", || {
+            world.http(&world.lab.client, world.node_port("n2", family, WEB))
+        });
+        assert_eq!(seen(&answer), client, "the client's address is kept");
+        assert_eq!(counted.carried_by(), "tc", "{family:?} TCP: {counted:?}");
+        let answer = world.dns(&world.lab.client, world.node_port("n2", family, DNS));
+        assert_eq!(seen(&answer), client, "the client's address is kept");
+    }
+}
+
+#[test]
+fn xdp_carries_both_directions_to_another_node() {
+    let world = World::new(LabSpec::nodes(2), &["n2-p1", "n2-p2"], "native");
+    remote_backend(&world, "xdp");
+    local_backend(&world);
+}
+
+#[test]
+fn generic_xdp_does_the_same() {
+    let world = World::new(LabSpec::nodes(2), &["n2-p1", "n2-p2"], "generic");
+    remote_backend(&world, "xdp");
+    local_backend(&world);
+}
+
+#[test]
+fn tc_alone_does_the_same() {
+    let world = World::new(LabSpec::nodes(2), &["n2-p1", "n2-p2"], "off");
+    remote_backend(&world, "tc");
+    local_backend(&world);
+}
+
+#[test]
+fn it_works_with_strict_source_validation() {
+    for xdp in ["auto", "off"] {
+        let world = World::new(LabSpec::nodes(2).strict_reverse_path(), &["n2-p1"], xdp);
+        remote_backend(&world, if xdp == "off" { "tc" } else { "xdp" });
+        local_backend(&world);
+    }
+}
+
+#[test]
+fn pods_behind_a_bridge_are_backends_and_clients() {
+    let world = World::new(
+        LabSpec::nodes(2).bridge().pods(3),
+        &["n2-p1", "n2-p2"],
+        "auto",
+    );
+    remote_backend(&world, "xdp");
+    local_backend(&world);
+    for family in Family::BOTH {
+        let pod = world.lab.pod("n2-p3");
+        let cluster_ip = world.manifest.cluster_ip("web", family == Family::V6);
+        let answer = world.http(&pod.netns, std::net::SocketAddr::new(cluster_ip, 8080));
+        assert_eq!(
+            seen(&answer),
+            pod.address(family),
+            "a Pod keeps its address towards a cluster address"
+        );
+    }
+}
+
+/// Behaviours 6.7, 6.8: no endpoint at all means port unreachable, at once; edge-cases D6.
+#[test]
+fn without_endpoints_it_is_refused_at_once() {
+    for xdp in ["auto", "off"] {
+        let world = World::new(LabSpec::nodes(2), &[], xdp);
+        for family in Family::BOTH {
+            for node in ["n1", "n2"] {
+                let start = std::time::Instant::now();
+                let to = world.node_port(node, family, WEB);
+                let verdict =
+                    clients::http(&world.lab.client, to, Options::default()).expect("curl runs");
+                assert_eq!(verdict, Verdict::Refused, "{to} TCP, XDP {xdp}");
+                let to = world.node_port(node, family, DNS);
+                let verdict =
+                    clients::dns(&world.lab.client, to, &world.servers, Options::default());
+                assert_eq!(
+                    verdict.expect("dig runs"),
+                    Verdict::Refused,
+                    "{to} UDP, XDP {xdp}"
+                );
+                let took = start.elapsed();
+                assert!(
+                    took < std::time::Duration::from_millis(900),
+                    "refused only after {took:?}"
+                );
+            }
+        }
+    }
+}
+
+/// Behaviours 6.7, 9.2: policy Local keeps the client's address, and is silent where no endpoint is.
+#[test]
+fn policy_local_keeps_the_address_and_is_silent_elsewhere() {
+    let world = World::with(
+        LabSpec::nodes(2).pods(3),
+        |spec| spec,
+        |lab, manifest| {
+            manifest
+                .service("local")
+                .node_port(30081, 8080)
+                .external_local()
+                .endpoints(lab, [lab.pod("n1-p1")]);
+        },
+    );
+    for family in Family::BOTH {
+        let answer = world.http(&world.lab.client, world.node_port("n1", family, 30081));
+        assert_eq!(seen(&answer), CLIENT[family as usize]);
+        let limit = Options {
+            limit: Some(std::time::Duration::from_secs(1)),
+            ..Options::default()
+        };
+        let (counted, verdict) = world.counted("n2", || {
+            clients::http(
+                &world.lab.client,
+                world.node_port("n2", family, 30081),
+                limit,
+            )
+            .expect("curl runs")
+        });
+        assert_eq!(verdict, Verdict::Silent, "n2 has no endpoint");
+        let dropped: u64 = ["xdp", "tc_ingress"]
+            .iter()
+            .map(|hook| counted.get(hook, "dropped_no_local_endpoint"))
+            .sum();
+        assert!(dropped > 0, "{counted:?}");
+        // A Pod of n2 that asks its own node gets the cluster-wide set (7.1).
+        let pod = world.lab.pod("n2-p3");
+        let answer = world.http(&pod.netns, world.node_port("n2", family, 30081));
+        assert_eq!(answer.name, "n1-p1");
+    }
+}
+
+/// Every endpoint is chosen, about as often as the others (8.1). 120 connections to 4 endpoints: 30 each; below 12 would be
+/// chance in one run of a million.
+#[test]
+fn all_endpoints_are_chosen() {
+    let world = World::new(
+        LabSpec::nodes(2),
+        &["n1-p1", "n1-p2", "n2-p1", "n2-p2"],
+        "auto",
+    );
+    let mut counts = std::collections::BTreeMap::<String, u32>::new();
+    for _ in 0..120 {
+        *counts
+            .entry(
+                world
+                    .http(&world.lab.client, world.node_port("n1", Family::V4, WEB))
+                    .name,
+            )
+            .or_default() += 1;
+    }
+    assert_eq!(counts.len(), 4, "{counts:?}");
+    assert!(counts.values().all(|count| *count >= 12), "{counts:?}");
+}
