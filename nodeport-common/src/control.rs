@@ -14,8 +14,8 @@ pub struct Control {
     pub flags: u32,
     /// Jiffies per second.
     pub hz: u32,
-    /// Age in seconds at which a remembered next hop is looked up anew even in its generation.
-    pub next_hop_max_age_secs: u32,
+    /// Age, in units of 1024 jiffies, at which a remembered next hop is looked up anew even in its generation.
+    pub next_hop_max_age: u32,
     /// Seconds for which the ports of a fragmented datagram are remembered (edge-cases E4: at most 30).
     pub fragment_max_age_secs: u32,
     /// ICMP errors that we originate, per second and CPU.

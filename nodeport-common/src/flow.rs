@@ -62,7 +62,7 @@ pub struct NextHop {
     pub device: u32,
     /// Largest packet that fits, in bytes from the network header on.
     pub mtu: u16,
-    /// Low 16 bits of seconds (jiffies / hz) when it was looked up.
+    /// When it was looked up: the low 16 bits of jiffies / 1024.
     pub looked_up: u16,
     /// Destination address of the frame.
     pub destination_mac: [u8; 6],
@@ -85,6 +85,8 @@ pub mod flow_flags {
     pub const LOCAL_BACKEND: u8 = 1 << 4;
     /// The front end is a NodePort (so that expiry and dumps can name it without its address).
     pub const NODE_PORT: u8 = 1 << 5;
+    /// The remembered next hop may be reached by `XDP_REDIRECT`; set and cleared with [`super::Flow::next_hop`].
+    pub const XDP_TARGET: u8 = 1 << 6;
 }
 
 /// Bits of [`Flow::tcp`]: what was seen of a connection, in this direction and in the other.
@@ -132,7 +134,7 @@ pub struct FragmentPorts {
 impl<A: Copy> FlowKey<A> {
     /// The tuple of packets that answer packets of this tuple.
     #[must_use]
-    #[inline(always)]
+    #[inline]
     pub fn reversed(&self) -> Self {
         Self {
             source: self.destination,
@@ -148,7 +150,7 @@ impl<A: Copy> FlowKey<A> {
 impl<A: Copy> Flow<A> {
     /// The tuple that packets have after this entry rewrote them.
     #[must_use]
-    #[inline(always)]
+    #[inline]
     pub fn translated(&self, protocol: u8) -> FlowKey<A> {
         FlowKey {
             source: self.source,
@@ -162,7 +164,7 @@ impl<A: Copy> Flow<A> {
 
     /// The key of the entry of the other direction: what answers a packet that this entry rewrote.
     #[must_use]
-    #[inline(always)]
+    #[inline]
     pub fn pair(&self, protocol: u8) -> FlowKey<A> {
         self.translated(protocol).reversed()
     }

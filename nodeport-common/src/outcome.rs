@@ -67,7 +67,7 @@ outcomes! {
     UnknownHeaders, unknown_headers;
     /// The source address cannot come from there (this node's own, loopback, multicast); left to the kernel unmodified.
     MartianSource, martian_source;
-    /// TTL or hop limit is used up; left to the kernel, which answers with time exceeded.
+    /// TTL or hop limit is used up; answered with time exceeded, or dropped if no answer may be sent.
     TtlExpired, ttl_expired;
     /// A later fragment whose first fragment was not seen; left to the kernel unmodified.
     FragmentUnknown, fragment_unknown;

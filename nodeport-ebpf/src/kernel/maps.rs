@@ -1,0 +1,70 @@
+//! The maps. Their keys and values are nodeport-common's; sizes here are defaults that the agent may raise before loading.
+
+use aya_ebpf::bindings::bpf_fib_lookup;
+use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray};
+use aya_ebpf::macros::btf_map;
+use nodeport_common::{
+    Address, Backend, Control, Counters, Device, FlowKey, FragmentKey, FragmentPorts, Frontend,
+    FrontendKey, Hook, SNAT_CURSORS_LEN, ServingKey, TokenBucket, V4, V6,
+};
+use nodeport_ebpf::scratch::Scratch;
+use nodeport_ebpf::tables::Entry;
+
+/// `BPF_F_NO_PREALLOC`: memory only for what is there; fast since Linux 6.1.
+const ON_DEMAND: usize = 1;
+
+pub(crate) type Addresses<A> = HashMap<A, Address, 65536, ON_DEMAND>;
+pub(crate) type Frontends<A> = HashMap<FrontendKey<A>, Frontend, 65536, ON_DEMAND>;
+pub(crate) type Backends<A> = Array<Backend<A>, 262_144>;
+pub(crate) type Serving<A> = HashMap<ServingKey<A>, u32, 262_144, ON_DEMAND>;
+pub(crate) type Flows<A> = HashMap<FlowKey<A>, Entry<A>, 262_144, ON_DEMAND>;
+pub(crate) type Pending<A> = LruHashMap<FlowKey<A>, Entry<A>, 65536>;
+pub(crate) type Fragments<A> = LruHashMap<FragmentKey<A>, FragmentPorts, 8192>;
+pub(crate) type Scratches<A> = PerCpuArray<Scratch<A>, { Hook::ALL.len() }>;
+
+#[btf_map]
+pub(crate) static CONTROL: Array<Control, 1> = Array::new();
+#[btf_map]
+pub(crate) static DEVICES: HashMap<u32, Device, 4096, ON_DEMAND> = HashMap::new();
+#[btf_map]
+pub(crate) static SNAT_CURSORS: Array<u32, { SNAT_CURSORS_LEN as usize }> = Array::new();
+#[btf_map]
+pub(crate) static REJECTS: PerCpuArray<TokenBucket, 1> = PerCpuArray::new();
+#[btf_map]
+pub(crate) static OUTCOMES: PerCpuArray<Counters, { Hook::ALL.len() }> = PerCpuArray::new();
+
+#[btf_map]
+pub(crate) static ADDRESSES4: Addresses<V4> = HashMap::new();
+#[btf_map]
+pub(crate) static ADDRESSES6: Addresses<V6> = HashMap::new();
+#[btf_map]
+pub(crate) static FRONTENDS4: Frontends<V4> = HashMap::new();
+#[btf_map]
+pub(crate) static FRONTENDS6: Frontends<V6> = HashMap::new();
+#[btf_map]
+pub(crate) static BACKENDS4: Backends<V4> = Array::new();
+#[btf_map]
+pub(crate) static BACKENDS6: Backends<V6> = Array::new();
+#[btf_map]
+pub(crate) static SERVING4: Serving<V4> = HashMap::new();
+#[btf_map]
+pub(crate) static SERVING6: Serving<V6> = HashMap::new();
+#[btf_map]
+pub(crate) static FLOWS4: Flows<V4> = HashMap::new();
+#[btf_map]
+pub(crate) static FLOWS6: Flows<V6> = HashMap::new();
+#[btf_map]
+pub(crate) static PENDING4: Pending<V4> = LruHashMap::new();
+#[btf_map]
+pub(crate) static PENDING6: Pending<V6> = LruHashMap::new();
+#[btf_map]
+pub(crate) static FRAGMENTS4: Fragments<V4> = LruHashMap::new();
+#[btf_map]
+pub(crate) static FRAGMENTS6: Fragments<V6> = LruHashMap::new();
+/// Memory for questions to the kernel's routing tables, for each hook.
+#[btf_map]
+pub(crate) static FIB: PerCpuArray<bpf_fib_lookup, { Hook::ALL.len() }> = PerCpuArray::new();
+#[btf_map]
+pub(crate) static SCRATCH4: Scratches<V4> = PerCpuArray::new();
+#[btf_map]
+pub(crate) static SCRATCH6: Scratches<V6> = PerCpuArray::new();

@@ -1,0 +1,9 @@
+//! What only the kernel knows: maps, contexts, routing. The only code of this crate with `unsafe`.
+
+pub(crate) mod family;
+pub(crate) mod maps;
+pub(crate) mod outcomes;
+pub(crate) mod tables;
+pub(crate) mod tc;
+mod window;
+pub(crate) mod xdp;

@@ -1,0 +1,78 @@
+//! One packet, one entry: new addresses, new ports, checksums in step. All fields that are not named keep their value
+//! (edge-cases E11).
+
+use nodeport_common::{FlowKey, protocol};
+
+use crate::packet::{ChecksumFix, Packet};
+use crate::tables::Entry;
+use crate::wire::checksum::Diff;
+use crate::wire::{Family, Fragment, parse::Segment};
+
+/// Offset of the checksum in a TCP header, and in a UDP header.
+const TCP_CHECKSUM: usize = 16;
+const UDP_CHECKSUM: usize = 6;
+
+/// The offset of a transport's checksum in its header.
+#[inline(always)]
+pub(super) const fn checksum_offset(transport: u8) -> usize {
+    if transport == protocol::TCP {
+        TCP_CHECKSUM
+    } else {
+        UDP_CHECKSUM
+    }
+}
+
+/// The change of the pseudo header, and that of the ports.
+#[inline(always)]
+pub(super) fn changes<A: Family>(key: &FlowKey<A>, entry: &Entry<A>) -> (u16, u16) {
+    let addresses = key.destination.diff(
+        &entry.destination,
+        key.source.diff(&entry.source, Diff::new()),
+    );
+    let ports = Diff::new()
+        .word(key.source_port, entry.source_port)
+        .word(key.destination_port, entry.destination_port);
+    (addresses.fold(), ports.fold())
+}
+
+/// Rewrites the packet as `entry` says; `forward` if this node forwards it itself (TTL or hop limit goes down by one).
+/// `None` if a part of it could not be written: it must not go on.
+#[inline(always)]
+pub fn translate<A: Family, P: Packet>(
+    packet: &mut P,
+    segment: &Segment<A>,
+    entry: &Entry<A>,
+    forward: bool,
+) -> Option<()> {
+    let headers = &segment.headers;
+    let network = headers.network as usize;
+    let transport = headers.transport as usize;
+    let (pseudo, covered) = changes(&segment.key, entry);
+    let uncovered = A::rewrite(
+        packet,
+        network,
+        &entry.source,
+        &entry.destination,
+        pseudo,
+        forward,
+    )?;
+    if headers.fragment == Fragment::Later {
+        packet.note_uncovered(uncovered);
+        return Some(());
+    }
+    let [s0, s1] = entry.source_port;
+    let [d0, d1] = entry.destination_port;
+    *packet.window::<4>(transport)? = [s0, s1, d0, d1];
+    let at = transport + checksum_offset(headers.protocol);
+    packet
+        .fix_checksum(
+            at,
+            ChecksumFix {
+                pseudo,
+                covered,
+                uncovered,
+            },
+            headers.protocol == protocol::UDP,
+        )
+        .then_some(())
+}

@@ -1,0 +1,55 @@
+//! A packet leaves the host's stack by TC egress: replies of flows that the stack carries get the front end's address back.
+//!
+//! Here, and not where the backend's reply enters, because netfilter must see both directions of such a flow alike, and because a
+//! packet with a source address of this node is a martian to the stack (edge-cases H3; ARCHITECTURE, invariants).
+
+use nodeport_common::{Outcome, flow_flags, protocol};
+
+use super::{Stop, Verdict, conclude, ingress, known};
+use crate::nat::icmp;
+use crate::packet::Packet;
+use crate::scratch::Scratch;
+use crate::tables::Tables;
+use crate::wire::parse::Parse;
+use crate::wire::tcp;
+
+/// Decides on a packet whose network header, of family `A`, is at `network`.
+#[inline(always)]
+pub fn egress<A: Parse, P: Packet, T: Tables<A>>(
+    packet: &mut P,
+    tables: &T,
+    scratch: &mut Scratch<A>,
+    network: usize,
+) -> Verdict {
+    let result = run(packet, tables, scratch, network);
+    conclude(packet, tables, scratch, result)
+}
+
+#[inline(always)]
+fn run<A: Parse, P: Packet, T: Tables<A>>(
+    packet: &mut P,
+    tables: &T,
+    scratch: &mut Scratch<A>,
+    network: usize,
+) -> Result<Verdict, Stop> {
+    A::headers(packet, network, &mut scratch.segment.headers)?;
+    let transport = scratch.segment.headers.protocol;
+    if transport == A::ICMP {
+        return icmp::packet(packet, tables, scratch);
+    }
+    if !matches!(transport, protocol::TCP | protocol::UDP) {
+        return Err(Outcome::OtherProtocol.into());
+    }
+    ingress::read_segment(packet, tables, scratch)?;
+    let key = &scratch.segment.key;
+    let entry = tables
+        .flow(key)
+        .or_else(|| tables.pending(key))
+        .filter(|entry| entry.is(flow_flags::AT_EGRESS))
+        .ok_or(Outcome::Untouched)?;
+    // A SYN from the backend's port opens a connection of its own (A10).
+    if tcp::opens(scratch.segment.tcp) {
+        return Err(Outcome::Untouched.into());
+    }
+    known::carry(packet, tables, scratch, entry)
+}
