@@ -109,15 +109,29 @@ pub(crate) fn ensure_tools() -> Result<()> {
     }
 }
 
-/// Installs Debian packages, or says what to install where that is not possible.
+/// Installs those of these Debian packages that are missing, or says what to install where that is not possible.
 pub(crate) fn install(packages: &[&str]) -> Result<()> {
+    let packages: Vec<_> = packages
+        .iter()
+        .copied()
+        .filter(|package| !is_installed(package))
+        .collect();
+    if packages.is_empty() {
+        return Ok(());
+    }
     if let Some(obstacle) = obstacle() {
-        bail!("{obstacle}; install by hand: {}", remedy(packages));
+        bail!("{obstacle}; install by hand: {}", remedy(&packages));
     }
     apt(&["update", "-q"])?;
     let mut arguments = vec!["install", "-q", "-y", "--no-install-recommends"];
-    arguments.extend(packages);
+    arguments.extend(&packages);
     apt(&arguments)
+}
+
+fn is_installed(package: &str) -> bool {
+    let mut query = Command::new("dpkg-query");
+    query.args(["--show", "--showformat", "${db:Status-Status}", package]);
+    shell::output(&mut query).is_ok_and(|status| status == "installed")
 }
 
 /// Why packages cannot be installed by us, if so.

@@ -11,7 +11,7 @@ use compiler::{Compiler, Origin};
 use linker::Linker;
 
 use crate::{packages, shell};
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use std::process::Command;
 
 /// The target of the programs: little-endian BPF.
@@ -119,26 +119,24 @@ pub(crate) fn ensure() -> Result<Toolchain> {
 }
 
 fn install() -> Result<Toolchain> {
+    complete().map_err(|reason| anyhow!("no BPF toolchain: {reason:#}\n{}", advice(&survey())))
+}
+
+/// Adds a compiler if there is none, then a linker for it.
+fn complete() -> Result<Toolchain> {
     if survey().easiest_compiler().is_none() {
-        install_compiler()?;
+        packages::install(DEBIAN_COMPILER)?;
     }
     let found = survey();
-    let Some(compiler) = found.easiest_compiler() else {
-        bail!(
-            "no compiler can build for the BPF target\n{}",
-            advice(&found)
-        );
-    };
+    let compiler = found
+        .easiest_compiler()
+        .context("the compiler that was installed cannot build for the BPF target")?;
     if found.linker_for(compiler).is_none() {
-        linker::install(compiler.llvm).map_err(|error| error.context(advice(&found)))?;
+        linker::install(compiler.llvm)?;
     }
-    match survey().choose() {
-        Some(toolchain) => Ok(toolchain),
-        None => bail!(
-            "what was installed does not fit together\n{}",
-            advice(&survey())
-        ),
-    }
+    survey()
+        .choose()
+        .context("what was installed does not fit together")
 }
 
 /// A toolchain that has clippy, which is installed where that is possible.
@@ -166,14 +164,6 @@ pub(crate) fn clippy_remedy(toolchain: &Toolchain) -> String {
     }
 }
 
-fn install_compiler() -> Result<()> {
-    let found = survey();
-    if let Some(obstacle) = packages::obstacle() {
-        bail!("no BPF toolchain, and {obstacle}\n{}", advice(&found));
-    }
-    packages::install(DEBIAN_COMPILER).map_err(|error| error.context(advice(&found)))
-}
-
 /// What was found, what is wrong with it, and the ways to a toolchain.
 pub(crate) fn advice(found: &Survey) -> String {
     let mut lines = Vec::new();
@@ -185,8 +175,9 @@ pub(crate) fn advice(found: &Survey) -> String {
         lines.push(format!("  linker: {linker}"));
     }
     if lines.is_empty() {
-        lines.push("  nothing of a BPF toolchain was found".to_owned());
+        lines.push("  nothing".to_owned());
     }
+    lines.insert(0, "found:".to_owned());
     lines.push("one of these makes a toolchain:".to_owned());
     lines.push("  rustup toolchain install nightly --component rust-src,clippy; and a bpf-linker whose LLVM is as new, from".to_owned());
     lines.push(
