@@ -38,6 +38,7 @@ pub(crate) fn main() -> Result<()> {
         ("dependencies (cargo-deny)", deny::check),
         ("clippy for the host", clippy),
         ("clippy for the BPF target", clippy_bpf),
+        ("links in the docs of the code", rustdoc),
     ];
     let mut failed = Vec::new();
     for (title, check) in checks {
@@ -81,6 +82,14 @@ fn clippy() -> Result<()> {
         "-D",
         "warnings",
     ]))
+}
+
+fn rustdoc() -> Result<()> {
+    let mut command = shell::cargo();
+    command
+        .args(["doc", "--quiet", "--workspace", "--no-deps"])
+        .env("RUSTDOCFLAGS", "-D warnings");
+    shell::run(&mut command)
 }
 
 /// With the compiler that builds the programs; where it has no clippy, with the host's and for the host.

@@ -1,7 +1,7 @@
 //! The cluster objects as far as a service proxy looks at them.
 //!
 //! Owns their lean form: addresses parsed, defaults filled in, labels that matter turned into flags. It refuses to know
-//! how objects are read ([`super::decode`]) and what is made of them ([`super::compile`]).
+//! how objects are read ([`super::decode`]) and what is made of them ([`super::compile()`]).
 //! Invariant: a part that could not be used is absent here and stands in [`Meta::problems`].
 
 use std::collections::BTreeMap;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::node_port_addresses::NodePortAddresses;
 use super::objects::{Node, Objects};
 
-/// The input of [`super::compile`].
+/// The input of [`super::compile()`].
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Snapshot {
     /// A complete set of cluster objects.
