@@ -5,6 +5,9 @@
 pub mod cli;
 pub mod datapath;
 pub mod flows;
+pub mod maps;
 pub mod model;
 pub mod observe;
+pub mod plan;
+pub mod reconcile;
 pub mod source;

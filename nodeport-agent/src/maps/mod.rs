@@ -1,0 +1,23 @@
+//! The maps: in the kernel, in memory, and with faults.
+//!
+//! Owns how entries are read and written. It refuses to know why: that is the plan's. Invariant: keys and values are those of
+//! `nodeport-common`, byte for byte, whichever store holds them.
+
+mod bytes;
+mod contents;
+mod faulty;
+mod kind;
+mod layout;
+mod memory;
+mod store;
+
+pub use bytes::{Bytes, IpBytes};
+pub use contents::read_contents;
+pub use faulty::{Faults, FaultyStore};
+pub use kind::{
+    Addresses, ArrayMap, Backends, Controls, Devices, Flows, Fragments4, Fragments6, Frontends,
+    HashMap, Kind, Map, Outcomes, Pending, Rejects, Serving, SnatCursors, layouts,
+};
+pub use layout::{Layout, LayoutError};
+pub use memory::MemoryStore;
+pub use store::{Entry, Partial, Store, StoreError, next_generation};

@@ -1,0 +1,288 @@
+//! The plan of one address family.
+//!
+//! Owns which changes are needed and in which phase each comes. It refuses to know the other family. Invariant: the slots,
+//! hash map entries and front ends that the changes count on are there at the moment of each step, not only at the end.
+
+mod addresses;
+mod values;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use nodeport_common::{Backend, FrontendKey, ServingKey};
+
+use super::family::Ip;
+use super::installed::Tables;
+use super::refusal::{MapNames, Need, Reason, Refused, Room};
+use super::slots::Slots;
+use super::step::Change;
+use super::unit::Unit;
+use crate::model::desired::{Desired, Protocol};
+
+/// The order of changes: everything that a front end needs is there before it, and goes after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Front ends of service ports that are gone, and those that must make room.
+    DeleteFirst,
+    WriteSets,
+    AddServing,
+    PutFrontends,
+    PutAddresses,
+    DeleteFrontends,
+    DeleteAddresses,
+    RemoveServing,
+}
+
+impl Phase {
+    pub(super) const ALL: [Self; 8] = [
+        Self::DeleteFirst,
+        Self::WriteSets,
+        Self::AddServing,
+        Self::PutFrontends,
+        Self::PutAddresses,
+        Self::DeleteFrontends,
+        Self::DeleteAddresses,
+        Self::RemoveServing,
+    ];
+}
+
+/// The changes of one family by phase, each with the number of its service port.
+pub(super) struct FamilyPlan<A> {
+    phases: [Vec<(Option<u32>, Change<A>)>; 8],
+    pub(super) refused: Vec<Refused>,
+    /// A UDP flow may now be with an endpoint that no longer serves its front end.
+    pub(super) stale_flows: bool,
+    /// Some UDP service port has endpoints.
+    pub(super) has_serving: bool,
+}
+
+impl<A> FamilyPlan<A> {
+    /// The changes of one phase.
+    pub(super) fn take(&mut self, phase: Phase) -> Vec<(Option<u32>, Change<A>)> {
+        std::mem::take(&mut self.phases[phase as usize])
+    }
+}
+
+struct Differ<'a, A> {
+    tables: &'a Tables<A>,
+    units: &'a [Unit<'a, A>],
+    /// Which unit wants a front end.
+    claims: HashMap<FrontendKey<A>, usize>,
+    slots: Slots,
+    /// Sets that this plan writes.
+    fresh: HashMap<Arc<[Backend<A>]>, u32>,
+    room: Room,
+    /// Addresses that this plan adds.
+    added: BTreeSet<A>,
+    /// Numbers of the units that stay as they were.
+    kept: HashSet<u32>,
+    out: FamilyPlan<A>,
+}
+
+/// Plans one family.
+pub(super) fn plan_family<A: Ip>(
+    units: &[Unit<'_, A>],
+    tables: &Tables<A>,
+    desired: &Desired,
+) -> FamilyPlan<A> {
+    let mut differ = Differ::new(units, tables);
+    let node = differ.node_addresses(desired);
+    differ.gone();
+    // What is installed comes first: when space is short, changes win over new service ports.
+    let (old, new): (Vec<_>, Vec<_>) = units
+        .iter()
+        .partition(|unit| tables.by_service.contains_key(&unit.id));
+    for unit in old.into_iter().chain(new) {
+        if let Err(reason) = differ.unit(unit) {
+            differ.kept.insert(unit.id);
+            differ.out.refused.push(Refused {
+                service_port: Some(unit.name.clone()),
+                family: A::FAMILY,
+                reason,
+            });
+        }
+    }
+    differ.orphans();
+    differ.addresses(node);
+    differ.out
+}
+
+impl<'a, A: Ip> Differ<'a, A> {
+    fn new(units: &'a [Unit<'a, A>], tables: &'a Tables<A>) -> Self {
+        let members = |(index, unit): (usize, &Unit<'_, A>)| {
+            let keys: Vec<_> = unit.members.iter().map(|member| member.0).collect();
+            keys.into_iter().map(move |key| (key, index))
+        };
+        Self {
+            tables,
+            units,
+            claims: units.iter().enumerate().flat_map(members).collect(),
+            slots: tables.sets.slots().clone(),
+            fresh: HashMap::new(),
+            room: Room::new(
+                tables.limits,
+                tables.frontends.len(),
+                tables.addresses.len(),
+                tables.serving_len,
+            ),
+            added: BTreeSet::new(),
+            kept: HashSet::new(),
+            out: FamilyPlan {
+                phases: Default::default(),
+                refused: Vec::new(),
+                stale_flows: false,
+                has_serving: false,
+            },
+        }
+    }
+
+    fn emit(&mut self, phase: Phase, service: Option<u32>, change: Change<A>) {
+        self.out.phases[phase as usize].push((service, change));
+    }
+
+    /// Removes what belongs to service ports that no longer exist, but for front ends that others take over.
+    fn gone(&mut self) {
+        let tables = self.tables;
+        let living: HashSet<u32> = self.units.iter().map(|unit| unit.id).collect();
+        for (key, value) in &tables.frontends {
+            if !living.contains(&value.service) && !self.claims.contains_key(key) {
+                let service = Some(value.service);
+                self.emit(
+                    Phase::DeleteFirst,
+                    service,
+                    Change::DeleteFrontend { key: *key },
+                );
+                self.room.frontends += 1;
+            }
+        }
+        for (&service, keys) in &tables.serving {
+            if !living.contains(&service) {
+                for key in keys {
+                    let change = Change::RemoveServing(*key);
+                    self.emit(Phase::RemoveServing, Some(service), change);
+                }
+            }
+        }
+    }
+
+    /// Plans one service port, or leaves all of it as it is.
+    fn unit(&mut self, unit: &Unit<'_, A>) -> Result<(), Reason> {
+        if let Some(fault) = &unit.fault {
+            return Err(fault.clone());
+        }
+        let tables = self.tables;
+        let abandoned = self.abandoned(unit.id);
+        let none = BTreeSet::new();
+        let served = tables.serving.get(&unit.id).unwrap_or(&none);
+        let (need, vips) = self.need(unit, &abandoned, served);
+        let delete_first = self.room.check(&need, names::<A>())?;
+        let values = self.values(unit)?;
+        self.room.take(&need, delete_first);
+        self.added.extend(vips);
+
+        self.note_flows(unit, served);
+        for key in unit.serving.difference(served) {
+            self.emit(Phase::AddServing, Some(unit.id), Change::AddServing(*key));
+        }
+        for (&(key, _), value) in unit.members.iter().zip(values) {
+            if tables.frontends.get(&key) != Some(&value) {
+                let change = Change::PutFrontend { key, value };
+                self.emit(Phase::PutFrontends, Some(unit.id), change);
+            }
+        }
+        let phase = if delete_first {
+            Phase::DeleteFirst
+        } else {
+            Phase::DeleteFrontends
+        };
+        for key in abandoned {
+            self.emit(phase, Some(unit.id), Change::DeleteFrontend { key });
+        }
+        for key in served.difference(&unit.serving) {
+            let change = Change::RemoveServing(*key);
+            self.emit(Phase::RemoveServing, Some(unit.id), change);
+        }
+        Ok(())
+    }
+
+    /// Front ends that are installed for a service port and that nobody wants.
+    fn abandoned(&self, service: u32) -> Vec<FrontendKey<A>> {
+        let installed = self.tables.by_service.get(&service).into_iter().flatten();
+        installed
+            .filter(|key| !self.claims.contains_key(key))
+            .copied()
+            .collect()
+    }
+
+    /// The entries that a service port needs in addition, and the addresses among them.
+    fn need(
+        &self,
+        unit: &Unit<'_, A>,
+        abandoned: &[FrontendKey<A>],
+        served: &BTreeSet<ServingKey<A>>,
+    ) -> (Need, BTreeSet<A>) {
+        let tables = self.tables;
+        let mut need = Need {
+            frontends_given: abandoned.len() as u32,
+            serving: unit.serving.difference(served).count() as u32,
+            ..Need::default()
+        };
+        let mut vips = BTreeSet::new();
+        for (key, _) in &unit.members {
+            if !tables.frontends.contains_key(key) {
+                need.frontends += 1;
+            }
+            if key.address != A::UNSPECIFIED
+                && !tables.addresses.contains_key(&key.address)
+                && !self.added.contains(&key.address)
+            {
+                vips.insert(key.address);
+            }
+        }
+        need.addresses = vips.len() as u32;
+        (need, vips)
+    }
+
+    /// Notes whether UDP flows may have to leave their endpoint (behaviours 17.3): one that served went away, or the front
+    /// end has endpoints that are not those of the service port to which it belonged, or that had none (17.5, 17.6).
+    fn note_flows(&mut self, unit: &Unit<'_, A>, served: &BTreeSet<ServingKey<A>>) {
+        if unit.name.protocol != Protocol::Udp || unit.serving.is_empty() {
+            return;
+        }
+        let installed = &self.tables.frontends;
+        let other_owner = unit.members.iter().any(|(key, _)| {
+            let value = installed.get(key);
+            value.is_none_or(|value| value.service != unit.id)
+        });
+        self.out.has_serving = true;
+        self.out.stale_flows |=
+            served.is_empty() || other_owner || !served.is_subset(&unit.serving);
+    }
+
+    /// Removes front ends that a refused service port was to take over from one that no longer wants them.
+    fn orphans(&mut self) {
+        let tables = self.tables;
+        for unit in self.units {
+            if !self.kept.contains(&unit.id) {
+                continue;
+            }
+            for (key, _) in &unit.members {
+                if let Some(value) = tables.frontends.get(key)
+                    && value.service != unit.id
+                    && !self.kept.contains(&value.service)
+                {
+                    let change = Change::DeleteFrontend { key: *key };
+                    self.emit(Phase::DeleteFrontends, Some(value.service), change);
+                }
+            }
+        }
+    }
+}
+
+fn names<A: Ip>() -> MapNames {
+    MapNames {
+        frontends: A::FRONTENDS,
+        addresses: A::ADDRESSES,
+        serving: A::SERVING,
+    }
+}

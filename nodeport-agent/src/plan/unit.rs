@@ -1,0 +1,166 @@
+//! Desired front ends, grouped by the service port and the address family that they belong to.
+//!
+//! Owns what is planned as a whole, and under which number. It refuses to know slots and maps' free space. Invariant: a front
+//! end that still belongs to the same service port keeps that service port's number, also across a restart.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use nodeport_common::{FrontendKey, ServingKey, V4, V6, frontend_flags};
+
+use super::family::{Ip, frontend_key, serving_key};
+use super::ids::Fresh;
+use super::installed::{Installed, Tables};
+use super::refusal::Reason;
+use crate::model::desired::{
+    Desired, DesiredFrontend, Family, FrontendId, Listen, Protocol, ServicePortName,
+};
+
+/// A service port in one address family: all of it is planned, or nothing.
+pub(super) struct Unit<'a, A> {
+    pub(super) name: &'a ServicePortName,
+    pub(super) id: u32,
+    pub(super) members: Vec<(FrontendKey<A>, &'a DesiredFrontend)>,
+    /// Endpoints that its UDP flows may keep.
+    pub(super) serving: BTreeSet<ServingKey<A>>,
+    /// Why it cannot be planned, whatever the maps hold.
+    pub(super) fault: Option<Reason>,
+}
+
+/// All units, and the numbers that were not known before.
+pub(super) struct Units<'a> {
+    pub(super) v4: Vec<Unit<'a, V4>>,
+    pub(super) v6: Vec<Unit<'a, V6>>,
+    pub(super) names: Vec<(ServicePortName, u32)>,
+}
+
+#[derive(Default)]
+struct Group<'a> {
+    v4: Vec<(FrontendKey<V4>, &'a DesiredFrontend)>,
+    v6: Vec<(FrontendKey<V6>, &'a DesiredFrontend)>,
+    faults: Vec<(Family, Reason)>,
+}
+
+/// Groups the front ends. Units are in the order of their names.
+pub(super) fn units<'a>(desired: &'a Desired, installed: &Installed) -> Units<'a> {
+    let mut groups: BTreeMap<&ServicePortName, Group<'_>> = BTreeMap::new();
+    for (id, frontend) in &desired.frontends {
+        let group = groups.entry(&frontend.service_port).or_default();
+        if let Some(fault) = fault(id) {
+            group.faults.push(fault);
+        } else if let Some(key) = frontend_key::<V4>(id) {
+            group.v4.push((key, frontend));
+        } else if let Some(key) = frontend_key::<V6>(id) {
+            group.v6.push((key, frontend));
+        }
+    }
+    let (ids, names) = numbers(&groups, installed);
+    let mut units = Units {
+        v4: Vec::new(),
+        v6: Vec::new(),
+        names,
+    };
+    for ((name, group), id) in groups.into_iter().zip(ids) {
+        let Group { v4, v6, faults } = group;
+        units.v4.extend(unit(desired, name, id, v4, &faults));
+        units.v6.extend(unit(desired, name, id, v6, &faults));
+    }
+    units
+}
+
+/// One unit; none if the service port has nothing in this family.
+fn unit<'a, A: Ip>(
+    desired: &Desired,
+    name: &'a ServicePortName,
+    id: u32,
+    members: Vec<(FrontendKey<A>, &'a DesiredFrontend)>,
+    faults: &[(Family, Reason)],
+) -> Option<Unit<'a, A>> {
+    let fault = faults
+        .iter()
+        .find(|(family, _)| *family == A::FAMILY)
+        .map(|(_, reason)| reason.clone());
+    if members.is_empty() && fault.is_none() {
+        return None;
+    }
+    let serving = if name.protocol == Protocol::Udp {
+        let endpoints = desired.serving.get(name).into_iter().flatten();
+        endpoints
+            .filter_map(|endpoint| serving_key(id, *endpoint))
+            .collect()
+    } else {
+        BTreeSet::new()
+    };
+    Some(Unit {
+        name,
+        id,
+        members,
+        serving,
+        fault,
+    })
+}
+
+fn fault(id: &FrontendId) -> Option<(Family, Reason)> {
+    let family = match id.listen {
+        Listen::Node(family) => family,
+        Listen::Address(ip) if ip.is_ipv4() => Family::V4,
+        Listen::Address(_) => Family::V6,
+    };
+    if id.protocol == Protocol::Sctp {
+        return Some((family, Reason::Sctp));
+    }
+    match id.listen {
+        Listen::Address(ip) if ip.is_unspecified() => Some((family, Reason::UnspecifiedAddress)),
+        _ => None,
+    }
+}
+
+/// A number for each group, in order, and those that are new.
+fn numbers(
+    groups: &BTreeMap<&ServicePortName, Group<'_>>,
+    installed: &Installed,
+) -> (Vec<u32>, Vec<(ServicePortName, u32)>) {
+    let ids = installed.ids();
+    let mut taken = HashSet::new();
+    let mut found: Vec<Option<u32>> = Vec::with_capacity(groups.len());
+    for (name, group) in groups {
+        let id = ids.id(name).or_else(|| {
+            let v4 = inherited(&group.v4, installed.v4());
+            let v6 = inherited(&group.v6, installed.v6());
+            v4.chain(v6)
+                .find(|id| !ids.is_named(*id) && !taken.contains(id))
+        });
+        taken.extend(id);
+        found.push(id);
+    }
+    let in_use = |id: u32| {
+        taken.contains(&id) || ids.is_named(id) || installed.v4.has(id) || installed.v6.has(id)
+    };
+    let mut fresh = Fresh::after(ids.last());
+    let mut names = Vec::new();
+    let numbers = groups.keys().zip(found).map(|(name, id)| {
+        let id = id.unwrap_or_else(|| fresh.next(in_use));
+        if ids.id(name).is_none() {
+            names.push(((*name).clone(), id));
+        }
+        id
+    });
+    (numbers.collect(), names)
+}
+
+/// The numbers that are in the map for front ends of a group; those of ClusterIPs, which never move, come first.
+fn inherited<A: Ip>(
+    members: &[(FrontendKey<A>, &DesiredFrontend)],
+    tables: &Tables<A>,
+) -> impl Iterator<Item = u32> + use<A> {
+    let mut found: Vec<(bool, u32)> = members
+        .iter()
+        .filter_map(|(key, _)| tables.frontends().get(key))
+        .filter(|value| value.service != 0)
+        .map(|value| {
+            let moves = value.flags & frontend_flags::CLUSTER_IP == 0;
+            (moves, value.service)
+        })
+        .collect();
+    found.sort_unstable();
+    found.into_iter().map(|(_, id)| id)
+}
