@@ -96,7 +96,7 @@ structs! {
     Device { flags: u32, address4: V4, address6: V6, mac: [u8; 6], mtu: u16, pad: [u32; 2] }
     PortSegment { first: u16, count: u16 }
     Control {
-        route_generation: u32, endpoint_generation: u32, seed: u32, flags: u32, hz: u32, next_hop_max_age_secs: u32,
+        route_generation: u32, endpoint_generation: u32, seed: u32, flags: u32, hz: u32, next_hop_max_age: u32,
         fragment_max_age_secs: u32, rejects_per_second: u32, reject_burst: u32, snat: [PortSegment; 2], pad: [u32; 5],
     }
     TokenBucket { tokens: u32, refilled: u32 }
