@@ -1,6 +1,11 @@
 //! The rim: entry points of a few lines around the safe library. Start reading at `lib.rs`.
 #![no_std]
 #![no_main]
+#![expect(
+    missing_docs,
+    unreachable_pub,
+    reason = "the entry points that aya's macros generate"
+)]
 
 mod kernel;
 

@@ -8,7 +8,7 @@ use nodeport_common::{Hook, Outcome, protocol};
 
 use super::rewrite::{changes, checksum_offset};
 use crate::packet::{ChecksumFix, Packet};
-use crate::path::{Stop, Verdict, known};
+use crate::path::{Stop, Verdict, way};
 use crate::scratch::Scratch;
 use crate::tables::{Entry, Tables};
 use crate::wire::checksum::{self, Diff};
@@ -59,7 +59,7 @@ pub fn packet<A: Parse, P: Packet, T: Tables<A>>(
         .flow(key)
         .or_else(|| tables.pending(key))
         .ok_or(Outcome::Untouched)?;
-    let way = known::way(packet, tables, scratch, entry)?;
+    let way = way::way(packet, tables, scratch, entry)?;
     let Scratch {
         segment,
         quoted: inner,
@@ -67,7 +67,7 @@ pub fn packet<A: Parse, P: Packet, T: Tables<A>>(
     } = scratch;
     translate(packet, segment, inner, entry, way.forwards())
         .ok_or(Stop::Drop(Outcome::RewriteFailed))?;
-    known::send(
+    way::send(
         packet,
         tables,
         &scratch.route.hop,

@@ -4,7 +4,7 @@
 
 use nodeport_common::{Control, FlowKey, Outcome};
 
-use crate::path::known;
+use crate::path::{known, state};
 use crate::select;
 use crate::tables::{Entry, InsertError, Tables};
 use crate::wire::Family;
@@ -69,7 +69,7 @@ pub fn claim<A: Family, T: Tables<A>>(
     reclaim_closed: bool,
 ) -> Result<(), InsertError> {
     if let Some(holder) = tables.flow(key) {
-        if !reclaim_closed || !known::is_closed(holder.tcp.get()) {
+        if !reclaim_closed || !state::is_closed(holder.tcp.get()) {
             return Err(InsertError::Exists);
         }
         let mut pair = *key;

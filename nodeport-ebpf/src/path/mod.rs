@@ -4,6 +4,8 @@ pub mod egress;
 pub mod ingress;
 pub(crate) mod known;
 mod opening;
+pub(crate) mod state;
+pub(crate) mod way;
 
 use nodeport_common::Outcome;
 

@@ -8,7 +8,7 @@ use nodeport_common::{
     device_flags, flow_flags, frontend_flags, protocol,
 };
 
-use super::{Stop, known};
+use super::{Stop, way};
 use crate::nat::ports;
 use crate::originate::Cause;
 use crate::scratch::Scratch;
@@ -233,7 +233,7 @@ fn open<'t, A: Family, T: Tables<A>>(
     blank.destination = backend.address;
     blank.destination_port = backend.port;
     if route.status == RouteStatus::Known {
-        known::remember_hop(tables, blank, &route.hop, route.xdp_target);
+        way::remember_hop(tables, blank, &route.hop, route.xdp_target);
     }
     // If another CPU was first with the same tuple, its flow is used (B10) and ours taken back.
     let inserted = tables.add_pending(key, blank);
