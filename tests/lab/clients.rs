@@ -89,8 +89,9 @@ pub fn http(from: &Netns, to: SocketAddr, options: Options) -> Result<Verdict> {
     })
 }
 
-/// Reads what nginx says, see [`crate::servers::nginx`].
-pub(crate) fn parse_http(text: &str) -> Option<Answer> {
+/// Reads what nginx and stand-ins say, see [`crate::servers::nginx`].
+#[must_use]
+pub fn parse_http(text: &str) -> Option<Answer> {
     let field = |key: &str| {
         text.split_whitespace()
             .find_map(|word| word.strip_prefix(key)?.strip_prefix('='))

@@ -10,6 +10,7 @@ pub mod addresses;
 pub mod agent;
 pub mod clients;
 pub mod cluster;
+pub mod echo;
 pub mod expect;
 pub mod interrupt;
 pub mod lab;

@@ -3,7 +3,15 @@
 //! Each test reads as a story and writes out what it expects.
 
 mod cluster;
+mod collisions;
+mod flood;
+mod fragments;
 mod lab;
+mod mtu;
+mod netfilter;
 mod node_port;
+mod paths;
+mod restart;
+mod udp;
 mod untouched;
 mod world;

@@ -1,0 +1,181 @@
+//! The agent stops, dies, starts again; traffic does not notice (behaviours 17.12, edge-cases I2, I4, I8, I9).
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use nodeport_tests::addresses::CLIENT;
+use nodeport_tests::agent::{Agent, AgentSpec};
+use nodeport_tests::clients::{self, Options, Verdict};
+use nodeport_tests::echo::{ECHO_PORT, Echo, Talk};
+use nodeport_tests::stream::{Report, Stream};
+use nodeport_tests::{Family, LabSpec};
+
+use crate::world::{WEB, World, web_and_dns};
+
+/// Node port of the echo Service.
+const ECHO: u16 = 30007;
+
+fn world() -> (Echo, World) {
+    let world = World::with(
+        LabSpec::nodes(2),
+        |spec| spec,
+        |lab, manifest| {
+            web_and_dns(lab, manifest, &["n2-p1", "n2-p2"]);
+            manifest
+                .service("echo")
+                .node_port(ECHO, ECHO_PORT)
+                .endpoints(lab, [lab.pod("n2-p1")]);
+        },
+    );
+    (
+        Echo::in_pod(world.lab.pod("n2-p1")).expect("echo starts"),
+        world,
+    )
+}
+
+/// New connections to both nodes in both families, by XDP and by TC, while `disturb` runs; and connections that stay.
+fn nothing_is_lost(world: &mut World, times: u32, disturb: fn(&mut Agent)) -> Report {
+    world.warm_up("n1");
+    world.warm_up("n2");
+    let nodes = ["n1", "n2"];
+    let to: Vec<SocketAddr> = Family::BOTH
+        .iter()
+        .flat_map(|family| nodes.map(|node| world.node_port(node, *family, WEB)))
+        .collect();
+    let mut talks: Vec<Talk> = to
+        .iter()
+        .map(|to| {
+            let from = SocketAddr::new(CLIENT[usize::from(to.is_ipv6())], 0);
+            let to = SocketAddr::new(to.ip(), ECHO);
+            Talk::connect(&world.lab.client, from, to).expect("connected")
+        })
+        .collect();
+    let stream =
+        Stream::start(&world.lab.client, &to, Duration::from_millis(2)).expect("the stream starts");
+    for turn in 0..times {
+        for agent in &mut world.agents {
+            disturb(agent);
+            agent
+                .start(&world.lab)
+                .unwrap_or_else(|error| panic!("turn {turn}: {error:#}"));
+        }
+        for talk in &mut talks {
+            talk.say(&format!("turn {turn}"))
+                .expect("the connection lives");
+        }
+    }
+    let report = stream.finish().expect("the stream ends");
+    assert!(report.is_perfect(), "{report:?}\n{}", world.evidence());
+    report
+}
+
+#[test]
+fn fifty_restarts_lose_nothing() {
+    let (_echo, mut world) = world();
+    let report = nothing_is_lost(&mut world, 50, |agent| agent.stop().expect("it stops"));
+    assert!(
+        report.answered > 500,
+        "too few connections to say anything: {report:?}"
+    );
+}
+
+#[test]
+fn fifty_crashes_lose_nothing() {
+    let (_echo, mut world) = world();
+    let report = nothing_is_lost(&mut world, 50, |agent| agent.kill().expect("it dies"));
+    assert!(
+        report.answered > 500,
+        "too few connections to say anything: {report:?}"
+    );
+}
+
+/// I8: endpoints change all the time, in both directions; no connection ever finds nothing.
+#[test]
+fn changing_endpoints_lose_nothing() {
+    let (_echo, mut world) = world();
+    world.warm_up("n1");
+    let to: Vec<_> = Family::BOTH
+        .iter()
+        .map(|family| world.node_port("n1", *family, WEB))
+        .collect();
+    let stream =
+        Stream::start(&world.lab.client, &to, Duration::from_millis(1)).expect("the stream starts");
+    let choices: [&[&str]; 4] = [
+        &["n2-p1"],
+        &["n1-p1", "n1-p2", "n2-p1", "n2-p2"],
+        &["n2-p2"],
+        &["n1-p2", "n2-p1"],
+    ];
+    for pods in choices.iter().cycle().take(100) {
+        web_and_dns(&world.lab, &mut world.manifest, pods);
+        world.manifest.write().expect("written");
+        std::thread::sleep(Duration::from_millis(30));
+    }
+    let report = stream.finish().expect("the stream ends");
+    assert!(report.failed.is_empty(), "{report:?}\n{}", world.evidence());
+}
+
+#[test]
+fn traffic_goes_on_without_an_agent() {
+    let (_echo, mut world) = world();
+    for agent in &mut world.agents {
+        agent.kill().expect("it dies");
+    }
+    for family in Family::BOTH {
+        for node in ["n1", "n2"] {
+            for _ in 0..4 {
+                world.http(&world.lab.client, world.node_port(node, family, WEB));
+            }
+        }
+    }
+    // Its counters can be read all the same.
+    assert!(
+        world
+            .agent("n1")
+            .outcomes()
+            .expect("counters")
+            .get("xdp", "to_remote_backend")
+            > 0
+    );
+}
+
+/// I9: a second agent with the same pins is refused in clear words, and does no harm.
+#[test]
+fn a_second_agent_is_refused() {
+    let (_echo, world) = world();
+    let node = world.lab.node("n1");
+    let manifests = [world.manifest.write().expect("written")];
+    let mut second = Agent::new(node, AgentSpec::new(&manifests));
+    let error = second
+        .start(&world.lab)
+        .expect_err("the pin directory is taken");
+    let text = format!("{error:#}");
+    assert!(
+        text.contains("another agent") || text.contains("lock"),
+        "{text}"
+    );
+    world.http(&world.lab.client, world.node_port("n1", Family::V4, WEB));
+}
+
+#[test]
+fn clean_removes_everything() {
+    let (_echo, mut world) = world();
+    world.http(&world.lab.client, world.node_port("n1", Family::V4, WEB));
+    for agent in &mut world.agents {
+        agent.stop().expect("it stops");
+        agent.clean().expect("it cleans up");
+    }
+    for node in &world.lab.nodes {
+        let left: Vec<_> = std::fs::read_dir(&node.pin_dir)
+            .map(|dir| dir.flatten().collect())
+            .unwrap_or_default();
+        assert!(left.is_empty(), "{left:?}");
+        let links = node.netns.sh("ip -details link show").expect("links");
+        assert!(!links.contains("prog/xdp"), "{links}");
+        let programs = node.netns.sh("bpftool net show").expect("bpftool");
+        assert!(!programs.contains("nodeport"), "{programs}");
+        let to = SocketAddr::new(node.address(Family::V4), WEB);
+        let verdict = clients::http(&world.lab.client, to, Options::default()).expect("curl runs");
+        assert_eq!(verdict, Verdict::Refused, "nobody listens there");
+    }
+}
