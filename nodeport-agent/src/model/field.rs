@@ -105,10 +105,23 @@ impl<'v, 'p> Field<'v, 'p> {
     }
 
     /// The boolean, or `default` if absent, null, or not a boolean (which is a problem).
+    ///
+    /// The words that YAML 1.1 has for booleans count where a boolean is asked for. Our YAML reader leaves them words, so
+    /// that a Service called `y` or `on` keeps its name.
     pub(super) fn boolean_or(&self, default: bool) -> bool {
         match self.value {
             None | Some(Value::Null) => default,
             Some(Value::Bool(value)) => *value,
+            Some(Value::String(word))
+                if matches!(word.as_str(), "yes" | "Yes" | "YES" | "on" | "On" | "ON") =>
+            {
+                true
+            }
+            Some(Value::String(word))
+                if matches!(word.as_str(), "no" | "No" | "NO" | "off" | "Off" | "OFF") =>
+            {
+                false
+            }
             Some(other) => {
                 self.wrong_type("a boolean", other);
                 default

@@ -18,10 +18,10 @@ pub struct Report {
     pub object: Option<ObjectRef>,
     /// The field, as a path from the object's root (`spec.ports[0].port`); empty if it is the whole object.
     pub field: String,
-    /// Why.
-    pub reason: Reason,
     /// Where the object was read, for example `services.yaml, document 3`; `None` if it came from an API server.
     pub origin: Option<String>,
+    /// Why.
+    pub reason: Reason,
 }
 
 /// A field of an object and what is wrong with it: a [`Report`] that does not yet say of which object.

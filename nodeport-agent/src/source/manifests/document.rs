@@ -1,18 +1,13 @@
 //! The text of a file into objects.
 //!
-//! Owns YAML and JSON: where a document ends, what a List is, which spelling means what. It refuses to know files on disk
-//! and what was read before. Invariant: a document that cannot be parsed costs only itself.
-//!
-//! Scalars are read as `kubectl` reads them (YAML 1.1: `yes` and `on` are booleans, `010` is eight), so that a file means
-//! here what it means there. Keys of maps stay as written: a label named `on` is named `on`, where kubectl would make it
-//! `true`; no key that is read here is such a word. A key given twice is an error, as for the API server's strict validation.
+//! Owns what a List is and how documents are named. It refuses to know files on disk and what was read before.
+//! Invariant: a document that cannot be parsed costs only itself.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde_json::Value;
-use serde_saphyr::{Localizer, Location, UserMessageFormatter};
 
+use super::yaml;
 use crate::model::decode::{Decoded, decode};
 use crate::model::objects::Object;
 use crate::model::report::{Reason, Report, Severity};
@@ -59,8 +54,8 @@ pub fn read(name: &str, text: &str, syntax: Syntax) -> Reading {
     let mut reading = Reading::default();
     match syntax {
         Syntax::Yaml => {
-            for chunk in split(text) {
-                reading.document(name, yaml(&chunk));
+            for chunk in yaml::split(text) {
+                reading.document(name, yaml::parse(&chunk));
             }
         }
         Syntax::Json => {
@@ -140,91 +135,6 @@ impl Reading {
             field,
             reason,
         });
-    }
-}
-
-/// A document of a YAML stream.
-struct Chunk<'a> {
-    text: &'a str,
-    /// Number of lines of the file before it.
-    line: usize,
-}
-
-/// Splits a YAML stream. YAML allows `---` and `...` at the start of a line nowhere but between documents, not even in a
-/// quoted or block scalar, so that this needs no parser, and a broken document cannot swallow the next one.
-fn split(text: &str) -> Vec<Chunk<'_>> {
-    let mut chunks = Vec::new();
-    let mut start = (0, 0);
-    let mut at = 0;
-    for (number, line) in text.split_inclusive('\n').enumerate() {
-        let after = line.get(3..).unwrap_or_default();
-        let marker = (line.starts_with("---") || line.starts_with("..."))
-            && (after.is_empty() || after.starts_with([' ', '\t', '\r', '\n']));
-        if marker {
-            chunks.push((start, at));
-            let behind = if line.starts_with('.') {
-                at + line.len()
-            } else {
-                at
-            };
-            start = (behind, number + usize::from(behind > at));
-        }
-        at += line.len();
-    }
-    chunks.push((start, at));
-    chunks
-        .into_iter()
-        .map(|((from, line), to)| Chunk {
-            text: &text[from..to],
-            line,
-        })
-        .filter(Chunk::has_content)
-        .collect()
-}
-
-impl Chunk<'_> {
-    /// Whether there is more than blank lines, comments, a directive and the marker.
-    fn has_content(&self) -> bool {
-        self.text.lines().any(|line| {
-            let content = line.strip_prefix("---").unwrap_or(line).trim_start();
-            !content.is_empty() && !content.starts_with('#') && !line.starts_with('%')
-        })
-    }
-}
-
-fn yaml(chunk: &Chunk<'_>) -> Result<Value, String> {
-    // As many nodes as the text can spell out, so that a large file is no error, while aliases cannot blow up a small one.
-    let limit = chunk.text.len().max(1024);
-    let options = serde_saphyr::options! {
-        legacy_octal_numbers: true,
-        with_snippet: false,
-        budget: serde_saphyr::budget! {
-            max_events: 4 * limit,
-            max_nodes: 2 * limit,
-            max_total_scalar_bytes: 2 * limit,
-        },
-        alias_limits: serde_saphyr::alias_limits! {
-            max_total_replayed_events: 100_000,
-        },
-    };
-    serde_saphyr::from_str_with_options(chunk.text, options).map_err(|error| {
-        let lines = FileLines { before: chunk.line };
-        error.render_with_formatter(&UserMessageFormatter.with_localizer(&lines))
-    })
-}
-
-/// Counts lines from the start of the file, where the parser counts them from the start of the document.
-struct FileLines {
-    before: usize,
-}
-
-impl Localizer for FileLines {
-    fn attach_location<'a>(&self, base: Cow<'a, str>, location: Location) -> Cow<'a, str> {
-        if location == Location::UNKNOWN {
-            return base;
-        }
-        let line = location.line() + self.before as u64;
-        Cow::Owned(format!("line {line}, column {}: {base}", location.column()))
     }
 }
 
@@ -416,17 +326,5 @@ spec: {clusterIP: 10.96.0.1, ports: [{port: 80}]}
             reports[0].starts_with("f.yaml, document 1: cannot be parsed: "),
             "{reports:?}"
         );
-    }
-
-    #[test]
-    fn scalars_mean_what_they_mean_to_kubectl() {
-        let chunk = Chunk {
-            text: "{a: yes, b: off, c: 010, d: 10.96.0.011, e: 2026-11-23T04:23:31Z, on: 1}",
-            line: 0,
-        };
-        let expected = serde_json::json!({
-            "a": true, "b": false, "c": 8, "d": "10.96.0.011", "e": "2026-11-23T04:23:31Z", "on": 1,
-        });
-        assert_eq!(yaml(&chunk), Ok(expected));
     }
 }

@@ -8,6 +8,10 @@
 pub mod document;
 mod files;
 mod watch;
+mod yaml;
+
+#[cfg(test)]
+mod tests;
 
 pub use files::Files;
 pub use watch::{Manifests, ManifestsError, Timing};

@@ -97,6 +97,14 @@ impl Manifests {
     }
 }
 
+#[cfg(test)]
+impl Manifests {
+    /// What the thread gives; closed when it has ended.
+    pub(super) fn latest(&self) -> watch::Receiver<Option<Arc<Objects>>> {
+        self.latest.clone()
+    }
+}
+
 impl Drop for Manifests {
     fn drop(&mut self) {
         // Not waited for: the thread may hang in a file system that does not answer. It is gone already if nobody hears this.
