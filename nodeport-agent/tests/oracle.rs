@@ -96,6 +96,36 @@ fn desired_state_is_what_the_real_kube_proxy_programmed() {
     eprintln!("compared {compared} front ends with the real kube-proxy's");
 }
 
+/// The same objects as `kubectl get -o yaml` and `-o json`, and each application in a file of its own.
+#[test]
+fn yaml_and_json_of_the_same_cluster_are_the_same_objects() {
+    let data = shared().join("data");
+    if !data.join("cluster.yaml").is_file() {
+        eprintln!("SKIPPED: recorded data absent ({})", data.display());
+        return;
+    }
+    let read = |names: &[&str]| {
+        let paths = names.iter().map(|name| data.join(name)).collect();
+        Arc::new(read_once(paths).expect("recorded data"))
+    };
+    let json = read(&["cluster.json"]);
+    assert!(json.reports.is_empty(), "{:?}", json.reports);
+    let sizes = (
+        json.services.len(),
+        json.endpoint_slices.len(),
+        json.nodes.len(),
+    );
+    assert_eq!(sizes, (91, 107, 3), "as its README says");
+    for other in [read(&["cluster.yaml"]), read(&["apps", "nodes.yaml"])] {
+        assert!(other.reports.is_empty(), "{:?}", other.reports);
+        assert!(json.services.keys().eq(other.services.keys()));
+        assert!(json.endpoint_slices.keys().eq(other.endpoint_slices.keys()));
+        for node in ["n1", "n2", "n3"] {
+            assert_eq!(desired(&json, node), desired(&other, node));
+        }
+    }
+}
+
 fn shared() -> PathBuf {
     let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared");
     std::env::var_os("NODEPORT_SHARED").map_or_else(beside, PathBuf::from)
