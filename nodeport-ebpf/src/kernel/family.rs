@@ -1,6 +1,9 @@
 //! Which maps a family uses, and how its addresses stand in `struct bpf_fib_lookup`.
 
+use core::net::{Ipv4Addr, Ipv6Addr};
+
 use aya_ebpf::bindings::bpf_fib_lookup;
+use aya_log_ebpf::macro_support::{Argument, IpFormatter};
 use nodeport_common::{Hook, V4, V6};
 use nodeport_ebpf::scratch::Scratch;
 use nodeport_ebpf::wire::parse::Parse;
@@ -13,6 +16,8 @@ use super::maps::{
 pub(crate) trait KernelFamily: Parse {
     /// `AF_INET` or `AF_INET6`.
     const AF: u8;
+    /// The address as log lines take it.
+    type Ip: IpFormatter + Argument;
 
     fn addresses() -> &'static Addresses<Self>;
     fn frontends() -> &'static Frontends<Self>;
@@ -27,12 +32,15 @@ pub(crate) trait KernelFamily: Parse {
     fn ask(fib: &mut bpf_fib_lookup, source: &Self, destination: &Self);
     /// The source address of an answer.
     fn source(fib: &bpf_fib_lookup) -> Self;
+    /// The address as log lines take it.
+    fn to_ip(self) -> Self::Ip;
     /// The address of this family that a device has.
     fn of(device: &nodeport_common::Device) -> Self;
 }
 
 impl KernelFamily for V4 {
     const AF: u8 = 2;
+    type Ip = Ipv4Addr;
 
     fn addresses() -> &'static Addresses<V4> {
         &maps::ADDRESSES4
@@ -72,6 +80,11 @@ impl KernelFamily for V4 {
     }
 
     #[inline(always)]
+    fn to_ip(self) -> Ipv4Addr {
+        Ipv4Addr::from(self)
+    }
+
+    #[inline(always)]
     fn of(device: &nodeport_common::Device) -> V4 {
         device.address4
     }
@@ -79,6 +92,7 @@ impl KernelFamily for V4 {
 
 impl KernelFamily for V6 {
     const AF: u8 = 10;
+    type Ip = Ipv6Addr;
 
     fn addresses() -> &'static Addresses<V6> {
         &maps::ADDRESSES6
@@ -118,6 +132,11 @@ impl KernelFamily for V6 {
     fn source(fib: &bpf_fib_lookup) -> V6 {
         // SAFETY: `family` is AF_INET6 in a query of this type, so the union holds an IPv6 address; any bits are valid.
         unsafe { core::mem::transmute::<[u32; 4], V6>(fib.__bindgen_anon_3.ipv6_src) }
+    }
+
+    #[inline(always)]
+    fn to_ip(self) -> Ipv6Addr {
+        Ipv6Addr::from(self)
     }
 
     #[inline(always)]

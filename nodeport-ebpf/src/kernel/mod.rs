@@ -1,6 +1,7 @@
 //! What only the kernel knows: maps, contexts, routing. The only code of this crate with `unsafe`.
 
 pub(crate) mod family;
+pub(crate) mod log;
 pub(crate) mod maps;
 pub(crate) mod outcomes;
 pub(crate) mod tables;

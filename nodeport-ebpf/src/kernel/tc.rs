@@ -11,6 +11,7 @@ use nodeport_ebpf::path::{Action, Verdict, egress::egress as leave, ingress::ing
 use nodeport_ebpf::wire::parse::{Carried, frame};
 
 use super::family::{KernelFamily, scratch};
+use super::log;
 use super::outcomes::count;
 use super::tables::{AtHook, KernelTables};
 use super::window::{Bounds, MAX_OFFSET, window};
@@ -72,7 +73,11 @@ fn enter_family<A: KernelFamily>(
     let Some(scratch) = scratch::<A>(Hook::TcIngress) else {
         return TC_ACT_UNSPEC;
     };
-    finish(Hook::TcIngress, enter(packet, tables, scratch, network))
+    let verdict = enter(packet, tables, scratch, network);
+    if log::is_enabled(verdict.outcome) {
+        log::line::<A>(Hook::TcIngress, verdict.outcome);
+    }
+    finish(Hook::TcIngress, verdict)
 }
 
 #[inline(never)]
@@ -84,7 +89,11 @@ fn leave_family<A: KernelFamily>(
     let Some(scratch) = scratch::<A>(Hook::TcEgress) else {
         return TC_ACT_UNSPEC;
     };
-    finish(Hook::TcEgress, leave(packet, tables, scratch, network))
+    let verdict = leave(packet, tables, scratch, network);
+    if log::is_enabled(verdict.outcome) {
+        log::line::<A>(Hook::TcEgress, verdict.outcome);
+    }
+    finish(Hook::TcEgress, verdict)
 }
 
 #[inline(always)]

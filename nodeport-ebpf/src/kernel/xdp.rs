@@ -9,6 +9,7 @@ use nodeport_ebpf::path::{Action, Verdict, ingress::ingress};
 use nodeport_ebpf::wire::parse::{Carried, frame};
 
 use super::family::{KernelFamily, scratch};
+use super::log;
 use super::outcomes::count;
 use super::tables::{AtHook, KernelTables};
 use super::window::{Bounds, window};
@@ -55,7 +56,11 @@ fn enter_family<A: KernelFamily>(
     let Some(scratch) = scratch::<A>(Hook::Xdp) else {
         return XDP_PASS;
     };
-    finish(ingress(packet, tables, scratch, network))
+    let verdict = ingress(packet, tables, scratch, network);
+    if log::is_enabled(verdict.outcome) {
+        log::line::<A>(Hook::Xdp, verdict.outcome);
+    }
+    finish(verdict)
 }
 
 struct XdpPacket<'a> {
