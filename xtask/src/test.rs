@@ -16,11 +16,11 @@ use std::{
 };
 use summary::Summary;
 
-/// The package whose test targets are the tiers beside `unit`.
+/// The package of the tests that need a kernel.
 const TESTS: &str = "nodeport-tests";
 
-/// Tiers of the tests package that need neither root nor the BPF object. All others need both.
-const NEEDS_NOTHING: &[&str] = &["scenario"];
+/// The tiers that need neither root nor the BPF object, in order. All others need both.
+const NEEDS_NOTHING: &[&str] = &["unit", "scenario"];
 
 /// What `cargo xtask test` is asked to do.
 #[derive(clap::Args)]
@@ -44,24 +44,35 @@ struct Report {
 
 /// Runs the tiers and prints the closing line.
 pub(crate) fn main(args: &Args) -> Result<()> {
-    let known = tiers()?;
-    if let Some(unknown) = args.tiers.iter().find(|tier| !known.contains(tier)) {
-        bail!("there is no tier {unknown}; there are: {}", known.join(" "));
+    let all = tiers()?;
+    if let Some(unknown) = args
+        .tiers
+        .iter()
+        .find(|name| all.iter().all(|tier| tier.name != **name))
+    {
+        let names: Vec<_> = all.iter().map(|tier| tier.name.as_str()).collect();
+        bail!("there is no tier {unknown}; there are: {}", names.join(" "));
     }
-    let wanted = |tier: &&String| args.tiers.is_empty() || args.tiers.contains(tier);
-    let chosen: Vec<_> = known.iter().filter(wanted).collect();
+    let chosen: Vec<_> = all
+        .iter()
+        .filter(|tier| args.tiers.is_empty() || args.tiers.contains(&tier.name))
+        .collect();
     // Made once and before the first tier, so that no tier's time contains it, and a failure is not found out twice.
-    let prepared = chosen.iter().any(|tier| is_needy(tier)).then(prepare);
+    let prepared = chosen.iter().any(|tier| tier.is_needy()).then(prepare);
     let mut reports = Vec::new();
     for tier in chosen {
         let agent = match &prepared {
             Some(Ok(agent)) => Some(agent),
-            Some(Err(reason)) if is_needy(tier) => {
-                reports.push(Report::skipped(tier, format!("{reason:#}")));
+            Some(Err(reason)) if tier.is_needy() => {
+                reports.push(Report::skipped(&tier.name, format!("{reason:#}")));
                 continue;
             }
             _ => None,
         };
+        if commands(tier).is_empty() {
+            reports.push(Report::skipped(&tier.name, "it has no tests".to_owned()));
+            continue;
+        }
         reports.push(run(tier, agent, &args.arguments)?);
     }
     conclude(
@@ -70,31 +81,52 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     )
 }
 
-/// Whether a tier needs root and the BPF object.
-fn is_needy(tier: &str) -> bool {
-    tier != "unit" && !NEEDS_NOTHING.contains(&tier)
+/// A tier and the test targets that belong to it.
+struct Tier {
+    name: String,
+    /// Package and target.
+    targets: Vec<(String, String)>,
 }
 
-/// The tiers in order: `unit`, then the test targets of the tests package.
-fn tiers() -> Result<Vec<String>> {
+impl Tier {
+    fn is_needy(&self) -> bool {
+        !NEEDS_NOTHING.contains(&self.name.as_str())
+    }
+}
+
+/// The tiers in order, with their test targets as cargo knows them.
+fn tiers() -> Result<Vec<Tier>> {
     let text =
         shell::output(shell::cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;
-    let metadata: serde_json::Value =
-        serde_json::from_str(&text).context("cargo metadata is not JSON")?;
-    let mut found: Vec<_> = summary::test_targets(&metadata, TESTS);
-    // Quick ones first; those that we do not know come last.
-    let order = ["unit", "scenario", "parity", "network"];
-    found.push("unit".to_owned());
-    found.sort_by_key(|tier| {
-        (
-            order
-                .iter()
-                .position(|known| known == tier)
-                .unwrap_or(order.len()),
-            tier.clone(),
-        )
-    });
-    Ok(found)
+    let metadata = serde_json::from_str(&text).context("cargo metadata is not JSON")?;
+    Ok(sort(summary::test_targets(&metadata)))
+}
+
+/// `unit` is what stands beside the code; a test target is of the tier of its name. Of other names, those of the tests
+/// package are tiers by themselves (and need a kernel), the rest are scenarios.
+fn sort(targets: Vec<(String, String)>) -> Vec<Tier> {
+    let mut tiers: Vec<_> = ["unit", "scenario", "parity", "network"]
+        .map(|name| Tier {
+            name: name.to_owned(),
+            targets: Vec::new(),
+        })
+        .into();
+    for (package, target) in targets {
+        let is_known = tiers.iter().any(|tier| tier.name == target);
+        let name = if is_known || package == TESTS {
+            &target
+        } else {
+            "scenario"
+        };
+        match tiers.iter_mut().find(|tier| tier.name == *name) {
+            Some(tier) => tier.targets.push((package, target)),
+            None => tiers.push(Tier {
+                name: name.to_owned(),
+                targets: vec![(package, target)],
+            }),
+        }
+    }
+    tiers
 }
 
 /// What the tiers with a kernel need: root, the programs of the lab, the BPF object and the agent.
@@ -106,8 +138,8 @@ fn prepare() -> Result<PathBuf> {
     Ok(build::all(false)?.agent)
 }
 
-fn run(tier: &str, agent: Option<&PathBuf>, arguments: &[String]) -> Result<Report> {
-    eprintln!("==> tier {tier}");
+fn run(tier: &Tier, agent: Option<&PathBuf>, arguments: &[String]) -> Result<Report> {
+    eprintln!("==> tier {}", tier.name);
     let start = Instant::now();
     let mut summary = Summary::default();
     let mut trouble = None;
@@ -122,7 +154,7 @@ fn run(tier: &str, agent: Option<&PathBuf>, arguments: &[String]) -> Result<Repo
         }
     }
     let report = Report {
-        tier: tier.to_owned(),
+        tier: tier.name.clone(),
         summary,
         took: start.elapsed(),
         trouble,
@@ -131,19 +163,21 @@ fn run(tier: &str, agent: Option<&PathBuf>, arguments: &[String]) -> Result<Repo
     Ok(report)
 }
 
-fn commands(tier: &str) -> Vec<Command> {
+fn commands(tier: &Tier) -> Vec<Command> {
     let test = |arguments: &[&str]| {
         let mut command = shell::cargo();
         command.args(["test", "--no-fail-fast"]).args(arguments);
         command
     };
-    if tier == "unit" {
+    if tier.name == "unit" {
         vec![
-            test(&["--workspace", "--exclude", TESTS]),
-            test(&["--package", TESTS, "--lib"]),
+            test(&["--workspace", "--lib", "--bins"]),
+            test(&["--workspace", "--doc"]),
         ]
     } else {
-        vec![test(&["--package", TESTS, "--test", tier])]
+        let of_target =
+            |(package, target): &(String, String)| test(&["--package", package, "--test", target]);
+        tier.targets.iter().map(of_target).collect()
     }
 }
 
@@ -279,7 +313,27 @@ mod tests {
     }
 
     #[test]
-    fn the_tiers_start_with_unit() {
-        assert_eq!(tiers().unwrap().first().map(String::as_str), Some("unit"));
+    fn every_test_target_is_of_a_tier() {
+        let target = |package: &str, name: &str| (package.to_owned(), name.to_owned());
+        let tiers = sort(vec![
+            target("nodeport-agent", "oracle"),
+            target("nodeport-agent", "scenario"),
+            target(TESTS, "network"),
+            target(TESTS, "upgrade"),
+        ]);
+        let names: Vec<_> = tiers
+            .iter()
+            .map(|tier| (tier.name.as_str(), tier.targets.len(), tier.is_needy()))
+            .collect();
+        assert_eq!(
+            names,
+            [
+                ("unit", 0, false),
+                ("scenario", 2, false),
+                ("parity", 0, true),
+                ("network", 1, true),
+                ("upgrade", 1, true)
+            ]
+        );
     }
 }

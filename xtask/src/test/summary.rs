@@ -51,16 +51,21 @@ impl fmt::Display for Summary {
     }
 }
 
-/// Names of the test targets of a package, from `cargo metadata`.
-pub(super) fn test_targets(metadata: &serde_json::Value, package: &str) -> Vec<String> {
+/// The integration tests of all packages, as package and target, from `cargo metadata`.
+pub(super) fn test_targets(metadata: &serde_json::Value) -> Vec<(String, String)> {
     let list = |value: &serde_json::Value| value.as_array().cloned().unwrap_or_default();
-    list(&metadata["packages"])
-        .iter()
-        .filter(|found| found["name"] == package)
-        .flat_map(|found| list(&found["targets"]))
-        .filter(|target| list(&target["kind"]).iter().any(|kind| kind == "test"))
-        .filter_map(|target| target["name"].as_str().map(str::to_owned))
-        .collect()
+    let mut found = Vec::new();
+    for package in list(&metadata["packages"]) {
+        for target in list(&package["targets"]) {
+            let is_test = list(&target["kind"]).iter().any(|kind| kind == "test");
+            if let (true, Some(package), Some(target)) =
+                (is_test, package["name"].as_str(), target["name"].as_str())
+            {
+                found.push((package.to_owned(), target.to_owned()));
+            }
+        }
+    }
+    found
 }
 
 #[cfg(test)]
@@ -90,18 +95,18 @@ mod tests {
     }
 
     #[test]
-    fn only_test_targets_of_the_package_are_tiers() {
+    fn only_test_targets_are_found() {
         let metadata = serde_json::json!({ "packages": [
             { "name": "nodeport-tests", "targets": [
                 { "name": "nodeport_tests", "kind": ["lib"] },
                 { "name": "network", "kind": ["test"] },
-                { "name": "scenario", "kind": ["test"] },
             ] },
-            { "name": "other", "targets": [{ "name": "integration", "kind": ["test"] }] },
+            { "name": "other", "targets": [{ "name": "oracle", "kind": ["test"] }, { "name": "b", "kind": ["bench"] }] },
         ] });
+        let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
         assert_eq!(
-            test_targets(&metadata, "nodeport-tests"),
-            ["network", "scenario"]
+            test_targets(&metadata),
+            [pair("nodeport-tests", "network"), pair("other", "oracle")]
         );
     }
 }
