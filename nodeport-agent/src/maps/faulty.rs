@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::ops::ControlFlow;
 
-use super::kind::{ArrayMap, HashMap, Map};
+use super::kind::{ArrayMap, Controls, HashMap, Map};
 use super::store::{Entry, Partial, Store, StoreError};
 
 /// Which written entries fail. Entries are counted from 0 over all maps, deletions included.
@@ -165,6 +165,15 @@ impl<S: Store> Store for FaultyStore<S> {
         self.write(M::NAME, "delete", keys.len(), |inner, len| {
             inner.delete::<M>(&keys[..len])
         })
+    }
+
+    fn raise_endpoint_generation(&mut self) -> Result<(), StoreError> {
+        let raise = |inner: &mut S, len| {
+            let raised = (0..len).try_for_each(|_| inner.raise_endpoint_generation());
+            raised.map_err(|error| Partial { done: 0, error })
+        };
+        self.write(Controls::NAME, "raise the endpoint generation", 1, raise)
+            .map_err(|partial| partial.error)
     }
 }
 

@@ -50,7 +50,6 @@ pub trait Map: 'static {
             key_size: Self::Key::SIZE as u32,
             value_size: Self::Value::SIZE as u32,
             max_entries: Self::LEN,
-            flags: None,
         }
     }
 }

@@ -20,8 +20,6 @@ pub struct Layout {
     pub value_size: u32,
     /// Most entries; `None` if any number will do.
     pub max_entries: Option<u32>,
-    /// `BPF_F_*` flags of creation; `None` if any will do.
-    pub flags: Option<u32>,
 }
 
 /// A map is laid out otherwise than wanted.
@@ -66,16 +64,6 @@ impl Layout {
             {
                 return Err(error(field, &found, &wanted));
             }
-        }
-        if let Some(wanted) = self.flags
-            && found.map_flags() != wanted
-        {
-            let (found, wanted) = (found.map_flags(), wanted);
-            return Err(error(
-                "flags",
-                &format!("{found:#x}"),
-                &format!("{wanted:#x}"),
-            ));
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use super::bytes::{Bytes, encode};
-use super::kind::{ArrayMap, HashMap, Kind, Map};
+use super::kind::{ArrayMap, Controls, HashMap, Kind, Map};
 use super::store::{Entry, Partial, Store, StoreError};
 use crate::plan::{Ip, Limits};
 
@@ -127,6 +127,12 @@ impl Store for MemoryStore {
             map.remove(&encode([*key].iter()));
         }
         Ok(())
+    }
+
+    fn raise_endpoint_generation(&mut self) -> Result<(), StoreError> {
+        let mut control = self.control()?;
+        control.endpoint_generation = control.endpoint_generation.checked_add(1).unwrap_or(1);
+        self.put_one::<Controls>(&(0, control))
     }
 }
 

@@ -6,18 +6,21 @@
 mod bytes;
 mod contents;
 mod faulty;
+mod kernel;
 mod kind;
 mod layout;
 mod memory;
 mod store;
+mod sys;
 
 pub use bytes::{Bytes, IpBytes};
 pub use contents::read_contents;
 pub use faulty::{Faults, FaultyStore};
+pub use kernel::{KernelMap, KernelStore};
 pub use kind::{
     Addresses, ArrayMap, Backends, Controls, Devices, Flows, Fragments4, Fragments6, Frontends,
     HashMap, Kind, Map, Outcomes, Pending, Rejects, Serving, SnatCursors, layouts,
 };
 pub use layout::{Layout, LayoutError};
 pub use memory::MemoryStore;
-pub use store::{Entry, Partial, Store, StoreError, next_generation};
+pub use store::{Entry, Partial, Store, StoreError};

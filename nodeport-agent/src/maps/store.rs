@@ -152,26 +152,9 @@ pub trait Store {
         Ok(self.get::<Controls>(&0)?.unwrap_or_default())
     }
 
-    /// Changes what the programs are told, and returns the outcome. Changes by several parts of the agent do not undo each
-    /// other.
+    /// Makes UDP flows look again whether their endpoint still serves (behaviours 17.8).
     ///
     /// # Errors
-    /// As [`Store::get`] and [`Store::put`].
-    fn change_control(
-        &mut self,
-        change: &mut dyn FnMut(&mut Control),
-    ) -> Result<Control, StoreError> {
-        let mut control = self.control()?;
-        change(&mut control);
-        let entry = (0, control);
-        self.put::<Controls>(&[entry])
-            .map_err(|partial| partial.error)?;
-        Ok(control)
-    }
-}
-
-/// The generation after this one: never 0, which stands for none.
-#[must_use]
-pub fn next_generation(generation: u32) -> u32 {
-    generation.checked_add(1).unwrap_or(1)
+    /// `CONTROL` is not there or cannot be written.
+    fn raise_endpoint_generation(&mut self) -> Result<(), StoreError>;
 }

@@ -10,7 +10,6 @@ use nodeport_common::Address;
 use super::report::{Failed, Report};
 use crate::maps::{
     Addresses, Backends, Entry, Frontends, IpBytes, Map, Partial, Serving, Store, StoreError,
-    next_generation,
 };
 use crate::model::desired::Family;
 use crate::plan::{Action, Change, Installed, Plan, Planned, Step};
@@ -130,15 +129,10 @@ impl<'a, S: Store> Execution<'a, S> {
         match &steps[0].step {
             Step::V4(_) => self.batch_of(action, steps.iter().filter_map(|step| v4(&step.step))),
             Step::V6(_) => self.batch_of(action, steps.iter().filter_map(|step| v6(&step.step))),
-            Step::RaiseEndpointGeneration => {
-                let raised = self.store.change_control(&mut |control| {
-                    control.endpoint_generation = next_generation(control.endpoint_generation);
-                });
-                match raised {
-                    Ok(_) => (1, None),
-                    Err(error) => (0, Some(error)),
-                }
-            }
+            Step::RaiseEndpointGeneration => match self.store.raise_endpoint_generation() {
+                Ok(()) => (1, None),
+                Err(error) => (0, Some(error)),
+            },
         }
     }
 

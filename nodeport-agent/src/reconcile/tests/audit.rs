@@ -145,4 +145,9 @@ impl<S: Store> Store for AuditStore<S> {
         }
         Ok(())
     }
+
+    fn raise_endpoint_generation(&mut self) -> Result<(), StoreError> {
+        self.written.push("CONTROL");
+        self.inner.raise_endpoint_generation()
+    }
 }
