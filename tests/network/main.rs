@@ -14,4 +14,5 @@ mod paths;
 mod restart;
 mod udp;
 mod untouched;
+mod whole;
 mod world;
