@@ -4,6 +4,7 @@
 
 mod cluster;
 mod collisions;
+mod devices;
 mod flood;
 mod fragments;
 mod lab;
