@@ -108,3 +108,49 @@ impl Entry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(values: &[&str]) -> Result<NodePortAddresses, String> {
+        NodePortAddresses::parse(values).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn nothing_and_empty_values_are_the_default() {
+        for values in [&[][..], &[""], &[" ", ","]] {
+            assert_eq!(
+                parse(values),
+                Ok(NodePortAddresses::default()),
+                "{values:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn values_may_be_given_apart_or_with_commas() {
+        let apart = parse(&["primary", "10.0.0.0/8", "fd00::/8"]);
+        assert_eq!(apart, parse(&["fd00::/8, 10.1.2.3/8,primary"]));
+        assert_ne!(apart, parse(&["primary"]));
+    }
+
+    #[test]
+    fn what_means_nothing_is_refused_with_the_value() {
+        let refused = |value: &str| parse(&["primary", value]).expect_err(value);
+        assert!(refused("10.0.0.1").contains("\"10.0.0.1\""));
+        assert!(refused("Primary").contains("\"Primary\""));
+        assert!(refused("10.0.0.0/40").contains("\"10.0.0.0/40\""));
+        assert!(refused("localhost").contains("not supported"));
+    }
+
+    #[test]
+    fn a_family_is_open_by_omission_if_only_the_other_is_named_12_1() {
+        let open = |values: &[&str]| parse(values).expect("values").open_by_omission();
+        assert_eq!(open(&["10.0.0.0/8"]), Some(Family::V6));
+        assert_eq!(open(&["fd00::/8"]), Some(Family::V4));
+        assert_eq!(open(&["10.0.0.0/8", "fd00::/8"]), None);
+        assert_eq!(open(&["10.0.0.0/8", "primary"]), None);
+        assert_eq!(open(&[]), None);
+    }
+}

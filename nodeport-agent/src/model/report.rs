@@ -112,6 +112,9 @@ pub enum Reason {
     /// A protocol that is not programmed.
     #[error("{0} is not supported yet: this port is not proxied")]
     ProtocolNotSupported(Protocol),
+    /// `loadBalancerSourceRanges`: whoever wrote them relies on them.
+    #[error("is not honoured yet: the load balancer's addresses are open to everyone")]
+    OpenToEveryone,
     /// A feature that is not honoured.
     #[error("{0}")]
     NotHonoured(&'static str),
@@ -155,6 +158,7 @@ impl Reason {
             | Self::NodeUnknown
             | Self::OtherVersion { .. } => Severity::Note,
             Self::Taken { .. }
+            | Self::OpenToEveryone
             | Self::NoNodePortAddress(_)
             | Self::Kept(_)
             | Self::GivenAgain(_) => Severity::Warning,

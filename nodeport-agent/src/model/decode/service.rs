@@ -244,8 +244,6 @@ fn not_honoured(spec: &Field<'_, '_>) {
     }
     let ranges = spec.key("loadBalancerSourceRanges");
     if ranges.items().next().is_some() {
-        ranges.problem(Reason::NotHonoured(
-            "is not honoured yet: the load balancer's addresses are open to everyone",
-        ));
+        ranges.problem(Reason::OpenToEveryone);
     }
 }

@@ -100,7 +100,7 @@ impl Manifests {
 #[cfg(test)]
 impl Manifests {
     /// What the thread gives; closed when it has ended.
-    pub(super) fn latest(&self) -> watch::Receiver<Option<Arc<Objects>>> {
+    pub(in crate::source::manifests) fn latest(&self) -> watch::Receiver<Option<Arc<Objects>>> {
         self.latest.clone()
     }
 }
