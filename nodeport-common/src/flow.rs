@@ -104,7 +104,7 @@ pub mod tcp_flags {
 }
 
 /// Which datagram a fragment belongs to: key of `FRAGMENTS4` and `FRAGMENTS6` (RFC 791, RFC 8200).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(C, align(8))]
 pub struct FragmentKey<A> {
     /// Source address.

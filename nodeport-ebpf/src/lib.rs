@@ -27,5 +27,7 @@ pub mod packet;
 pub mod path;
 pub mod scratch;
 pub mod select;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod tables;
 pub mod wire;

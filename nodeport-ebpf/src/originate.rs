@@ -3,7 +3,7 @@
 //! Invariant: an error is never sent about an ICMP error, a later fragment, or to a source that is not one host (RFC 1122 3.2.2,
 //! RFC 4443 2.4; edge-cases D6), and never more often than the budget allows.
 
-use nodeport_common::{Outcome, protocol};
+use nodeport_common::{Control, Outcome, TokenBucket, protocol};
 
 use crate::nat::icmp::ICMP_LEN;
 use crate::packet::Packet;
@@ -36,6 +36,22 @@ impl Cause {
 
 /// Bytes of the transport header that are quoted: ports and TCP's sequence number.
 const QUOTED_TRANSPORT: usize = 8;
+
+/// Pays for one error out of a CPU's budget at a time in jiffies; false if it is used up. No more than one second's worth comes in at
+/// once.
+#[inline(always)]
+pub fn pay(bucket: &mut TokenBucket, control: &Control, now: u32) -> bool {
+    let elapsed = now.wrapping_sub(bucket.refilled).min(control.hz);
+    let full = control.reject_burst.saturating_mul(control.hz);
+    let tokens = bucket
+        .tokens
+        .saturating_add(elapsed.saturating_mul(control.rejects_per_second))
+        .min(full);
+    bucket.refilled = now;
+    let enough = tokens >= control.hz;
+    bucket.tokens = if enough { tokens - control.hz } else { tokens };
+    enough
+}
 
 /// Answers with an ICMP error in place of the packet, or drops it if no answer may be sent. `mtu`, in bytes, is that of the next link.
 #[inline(always)]

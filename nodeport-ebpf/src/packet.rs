@@ -5,6 +5,9 @@
 
 use crate::wire::checksum;
 
+/// Offsets beyond this are not windowed; lets the verifier bound the arithmetic.
+pub const MAX_OFFSET: usize = 1024;
+
 /// What changed in a packet, as one's complement sums of the change in each 16-bit word (RFC 1624), folded to 16 bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ChecksumFix {
@@ -30,7 +33,7 @@ pub trait Packet {
     /// Makes the first `end` bytes available to [`Packet::window`]; false if there are not that many.
     fn need(&mut self, end: usize) -> bool;
 
-    /// The `N` bytes at `at`, if they are available.
+    /// The `N` bytes at `at`, if they are available and `at` is at most [`MAX_OFFSET`].
     fn window<const N: usize>(&mut self, at: usize) -> Option<&mut [u8; N]>;
 
     /// Payload bytes of each segment if the frame is a super-packet that will be cut up later (GSO), else 0.

@@ -12,6 +12,7 @@ use nodeport_common::{
     Backend, Control, Device, FlowKey, FragmentKey, FragmentPorts, Frontend, FrontendKey, Hook,
     NextHop, ServingKey, control_flags, device_flags, protocol,
 };
+use nodeport_ebpf::originate;
 use nodeport_ebpf::tables::{Entry, InsertError, Route, RouteQuery, RouteStatus, Tables};
 
 use super::family::KernelFamily;
@@ -185,18 +186,7 @@ impl<A: KernelFamily, H: AtHook> Tables<A> for KernelTables<H> {
         };
         // SAFETY: this CPU's own slot; programs of one CPU and hook do not interrupt each other.
         let bucket = unsafe { &mut *bucket };
-        let control = self.control;
-        let now = jiffies();
-        let elapsed = now.wrapping_sub(bucket.refilled).min(control.hz);
-        let full = control.reject_burst.saturating_mul(control.hz);
-        let tokens = bucket
-            .tokens
-            .saturating_add(elapsed.saturating_mul(control.rejects_per_second))
-            .min(full);
-        bucket.refilled = now;
-        let enough = tokens >= control.hz;
-        bucket.tokens = if enough { tokens - control.hz } else { tokens };
-        enough
+        originate::pay(bucket, self.control, jiffies())
     }
 
     #[inline(never)]

@@ -6,7 +6,7 @@ use aya_ebpf::bindings::{
 use aya_ebpf::helpers::generated;
 use aya_ebpf::programs::TcContext;
 use nodeport_common::{Hook, V4, V6, device_flags};
-use nodeport_ebpf::packet::{ChecksumFix, Packet};
+use nodeport_ebpf::packet::{ChecksumFix, MAX_OFFSET, Packet};
 use nodeport_ebpf::path::{Action, Verdict, egress::egress as leave, ingress::ingress as enter};
 use nodeport_ebpf::wire::parse::{Carried, frame};
 
@@ -14,7 +14,7 @@ use super::family::{KernelFamily, scratch};
 use super::log;
 use super::outcomes::count;
 use super::tables::{AtHook, KernelTables};
-use super::window::{Bounds, MAX_OFFSET, window};
+use super::window::{Bounds, window};
 
 struct Ingress;
 struct Egress;

@@ -3,8 +3,7 @@
 //! Invariant: every access is preceded by a comparison of its own with the end of the packet. The verifier demands that on each pointer that it
 //! sees, so the compiler must not conclude one comparison from another: callers read the end of the packet anew (volatile) for each window.
 
-/// Offsets beyond this are not windowed; lets the verifier bound the arithmetic.
-pub(super) const MAX_OFFSET: usize = 1024;
+use nodeport_ebpf::packet::MAX_OFFSET;
 
 /// Where a packet begins and ends, as two words of a program's context.
 pub(super) trait Bounds {

@@ -1,0 +1,287 @@
+//! One address family's tables, and a hook's view of them: the library's [`Tables`] without a kernel.
+//!
+//! Owns the answers; refuses to know what they are used for. Invariant: a view answers as the kernel would at its hook, from what the
+//! [`Node`] has at that moment.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+
+use nodeport_common::{
+    Address, Backend, Control, Device, FlowKey, FragmentKey, FragmentPorts, Frontend, FrontendKey,
+    Hook, NextHop, ServingKey, V4, V6, device_flags,
+};
+
+use super::map::Map;
+use super::node::{Moment, Node};
+use crate::originate;
+use crate::scratch::Scratch;
+use crate::tables::{self, Entry, InsertError, RouteQuery, RouteStatus, Tables};
+use crate::wire::parse::Parse;
+
+/// A family that a node has tables for.
+pub trait SimFamily: Parse + Ord + AsRef<[u8]> {
+    /// Its tables.
+    fn of(node: &Node) -> &FamilyTables<Self>;
+    /// Its tables, to be filled.
+    fn of_mut(node: &mut Node) -> &mut FamilyTables<Self>;
+}
+
+impl SimFamily for V4 {
+    fn of(node: &Node) -> &FamilyTables<V4> {
+        &node.v4
+    }
+    fn of_mut(node: &mut Node) -> &mut FamilyTables<V4> {
+        &mut node.v4
+    }
+}
+
+impl SimFamily for V6 {
+    fn of(node: &Node) -> &FamilyTables<V6> {
+        &node.v6
+    }
+    fn of_mut(node: &mut Node) -> &mut FamilyTables<V6> {
+        &mut node.v6
+    }
+}
+
+/// An entry of the kernel's routing tables, with its neighbour.
+#[derive(Clone, Copy, Debug)]
+pub struct Route<A> {
+    /// Destinations: this address...
+    pub network: A,
+    /// ...as far as this many bits.
+    pub prefix: usize,
+    /// Whether packets can be sent by it, and whether the neighbour is known.
+    pub status: RouteStatus,
+    /// Device, MTU in bytes, and link-layer addresses; its other fields are not read.
+    pub hop: NextHop,
+    /// The source address that the kernel prefers on it.
+    pub source: A,
+}
+
+/// The maps of one family, and what the kernel knows of it.
+#[derive(Debug)]
+pub struct FamilyTables<A: SimFamily> {
+    /// `ADDRESSES`.
+    pub addresses: BTreeMap<A, Address>,
+    /// `FRONTENDS`.
+    pub frontends: BTreeMap<FrontendKey<A>, Frontend>,
+    /// `BACKENDS`.
+    pub backends: Vec<Backend<A>>,
+    /// `SERVING`.
+    pub serving: BTreeSet<ServingKey<A>>,
+    /// `FLOWS`.
+    pub flows: Map<FlowKey<A>, Entry<A>>,
+    /// `PENDING`.
+    pub pending: Map<FlowKey<A>, Entry<A>>,
+    /// `FRAGMENTS`.
+    pub fragments: Map<FragmentKey<A>, FragmentPorts>,
+    /// The routing tables; the longest prefix wins.
+    pub routes: Vec<Route<A>>,
+    /// Connected sockets of this host, by the tuple of packets that they receive.
+    pub sockets: BTreeSet<FlowKey<A>>,
+    /// Working memory by hook, as the last packet left it.
+    pub(super) scratch: [RefCell<Option<Box<Scratch<A>>>>; Hook::ALL.len()],
+}
+
+impl<A: SimFamily> Default for FamilyTables<A> {
+    fn default() -> Self {
+        Self {
+            addresses: BTreeMap::new(),
+            frontends: BTreeMap::new(),
+            backends: Vec::new(),
+            serving: BTreeSet::new(),
+            flows: Map::hash(262_144),
+            pending: Map::lru(65536),
+            fragments: Map::lru(8192),
+            routes: Vec::new(),
+            sockets: BTreeSet::new(),
+            scratch: Default::default(),
+        }
+    }
+}
+
+impl<A: SimFamily> FamilyTables<A> {
+    /// The flow's entry for packets of this tuple, wherever it is.
+    #[must_use]
+    pub fn entry(&self, key: &FlowKey<A>) -> Option<&'static Entry<A>> {
+        self.flows.get(key).or_else(|| self.pending.get(key))
+    }
+
+    fn route_to(&self, destination: &A) -> Option<&Route<A>> {
+        self.routes
+            .iter()
+            .filter(|route| common_bits(&route.network, destination) >= route.prefix)
+            .max_by_key(|route| route.prefix)
+    }
+}
+
+/// Leading bits that two addresses have in common.
+fn common_bits<A: AsRef<[u8]>>(one: &A, other: &A) -> usize {
+    let mut bits = 0;
+    for (a, b) in one.as_ref().iter().zip(other.as_ref()) {
+        bits += (a ^ b).leading_zeros() as usize;
+        if a != b {
+            break;
+        }
+    }
+    bits
+}
+
+/// The tables as the program at a hook (an index into [`Hook::ALL`]) sees them while it has a packet of one device.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'n, A: SimFamily, const HOOK: usize> {
+    pub(super) node: &'n Node,
+    pub(super) tables: &'n FamilyTables<A>,
+    pub(super) device_index: u32,
+    pub(super) device: &'n Device,
+}
+
+impl<A: SimFamily, const HOOK: usize> Tables<A> for View<'_, A, HOOK> {
+    const HOOK: Hook = Hook::ALL[HOOK];
+
+    fn control(&self) -> &Control {
+        &self.node.control
+    }
+
+    fn now(&self) -> u32 {
+        self.node.jiffies
+    }
+
+    fn device_index(&self) -> u32 {
+        self.device_index
+    }
+
+    fn device(&self) -> &Device {
+        self.device
+    }
+
+    fn address(&self, address: &A) -> u32 {
+        self.tables
+            .addresses
+            .get(address)
+            .map_or(0, |known| known.flags)
+    }
+
+    fn frontend(&self, key: &FrontendKey<A>) -> Option<&Frontend> {
+        self.tables.frontends.get(key)
+    }
+
+    fn backend(&self, slot: u32) -> Option<&Backend<A>> {
+        self.tables.backends.get(slot as usize)
+    }
+
+    fn serves(&self, key: &ServingKey<A>) -> bool {
+        self.tables.serving.contains(key)
+    }
+
+    fn flow(&self, key: &FlowKey<A>) -> Option<&Entry<A>> {
+        self.tables.flows.get(key)
+    }
+
+    fn pending(&self, key: &FlowKey<A>) -> Option<&Entry<A>> {
+        self.tables.pending.get(key)
+    }
+
+    fn add_flow(&self, key: &FlowKey<A>, entry: &Entry<A>) -> Result<(), InsertError> {
+        self.node.at(Moment::AddFlow);
+        self.tables.flows.add(*key, Entry::new(&entry.get()))
+    }
+
+    fn add_pending(&self, key: &FlowKey<A>, entry: &Entry<A>) -> Result<(), InsertError> {
+        self.node.at(Moment::AddPending);
+        self.tables.pending.add(*key, Entry::new(&entry.get()))
+    }
+
+    fn remove_flow(&self, key: &FlowKey<A>) {
+        self.node.at(Moment::RemoveFlow);
+        self.tables.flows.remove(key);
+    }
+
+    fn remove_pending(&self, key: &FlowKey<A>) {
+        self.node.at(Moment::RemovePending);
+        self.tables.pending.remove(key);
+    }
+
+    fn fragment(&self, key: &FragmentKey<A>) -> Option<FragmentPorts> {
+        self.tables.fragments.get(key).copied()
+    }
+
+    fn remember_fragment(&self, key: &FragmentKey<A>, ports: &FragmentPorts) {
+        // As in the kernel: a fragment that cannot be remembered is carried all the same.
+        let _ = self.tables.fragments.put(*key, *ports);
+    }
+
+    fn next_port_cursor(&self, bucket: u32) -> u32 {
+        self.node.next_port_cursor(bucket)
+    }
+
+    fn take_reject(&self) -> bool {
+        let mut bucket = self.node.budget.get();
+        let paid = originate::pay(&mut bucket, &self.node.control, self.node.jiffies);
+        self.node.budget.set(bucket);
+        paid
+    }
+
+    fn host_owns(&self, key: &FlowKey<A>) -> bool {
+        self.tables.sockets.contains(key)
+    }
+
+    fn route(&self, query: &RouteQuery<A>, answer: &mut tables::Route<A>) {
+        answer.status = RouteStatus::None;
+        let Some(route) = self.tables.route_to(&query.destination) else {
+            return;
+        };
+        answer.status = route.status;
+        answer.hop = NextHop {
+            generation: self.node.control.route_generation,
+            looked_up: 0,
+            ..route.hop
+        };
+        answer.xdp_target = self
+            .node
+            .devices
+            .get(&route.hop.device)
+            .is_some_and(|device| device.flags & device_flags::XDP_TARGET != 0);
+        answer.source = if query.source == A::UNSPECIFIED {
+            route.source
+        } else {
+            query.source
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_prefix_wins() {
+        let route = |network: V4, prefix: usize, device: u32| Route {
+            network,
+            prefix,
+            status: RouteStatus::Known,
+            hop: NextHop {
+                device,
+                ..NextHop::default()
+            },
+            source: [0; 4],
+        };
+        let tables = FamilyTables {
+            routes: vec![
+                route([0, 0, 0, 0], 0, 1),
+                route([10, 244, 0, 0], 16, 2),
+                route([10, 244, 2, 7], 32, 3),
+            ],
+            ..FamilyTables::default()
+        };
+        let device = |to: V4| tables.route_to(&to).map(|route| route.hop.device);
+        assert_eq!(device([10, 244, 2, 7]), Some(3));
+        assert_eq!(device([10, 244, 2, 6]), Some(2));
+        assert_eq!(device([10, 245, 2, 6]), Some(1));
+        assert_eq!(
+            FamilyTables::<V4>::default().route_to(&[0; 4]).map(|_| ()),
+            None
+        );
+    }
+}
