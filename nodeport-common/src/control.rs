@@ -6,7 +6,9 @@
 pub struct Control {
     /// Raised after each change of routes, neighbours, addresses or links; never 0. A next hop of another generation is looked up anew.
     pub route_generation: u32,
-    /// Raised after endpoints that served UDP were removed, once the new sets are in place (behaviours 17.8); never 0.
+    /// Raised after endpoints were removed, or came where there were none, once the new sets are in place; never 0. UDP flows of
+    /// an older generation look whether their endpoint still serves (behaviours 17.8), TCP clients that still wait for an answer
+    /// choose anew (edge-cases B11).
     pub endpoint_generation: u32,
     /// Seed of the hash that picks backends; chosen once per pin directory.
     pub seed: u32,

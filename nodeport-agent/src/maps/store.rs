@@ -152,7 +152,8 @@ pub trait Store {
         Ok(self.get::<Controls>(&0)?.unwrap_or_default())
     }
 
-    /// Makes UDP flows look again whether their endpoint still serves (behaviours 17.8).
+    /// Makes flows look again at their endpoint: UDP whether it still serves (behaviours 17.8), TCP that waits for an answer
+    /// whether it is still there (edge-cases B11).
     ///
     /// # Errors
     /// `CONTROL` is not there or cannot be written.

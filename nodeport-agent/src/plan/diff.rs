@@ -42,7 +42,7 @@ pub fn diff(desired: &Desired, installed: &Installed) -> Plan {
     let v6 = plan_family::<V6>(&units.v6, installed.v6(), desired);
     let generation = v4.stale_flows
         || v6.stale_flows
-        || (installed.generation_due && (v4.has_serving || v6.has_serving));
+        || (installed.generation_due && (v4.has_endpoints || v6.has_endpoints));
     let mut plan = Plan {
         names: units.names,
         ..Plan::default()

@@ -11,13 +11,13 @@ use std::sync::Arc;
 
 use nodeport_common::{Backend, FrontendKey, ServingKey};
 
-use super::family::Ip;
+use super::family::{Ip, backend};
 use super::installed::Tables;
 use super::refusal::{MapNames, Need, Reason, Refused, Room};
 use super::slots::Slots;
 use super::step::Change;
 use super::unit::Unit;
-use crate::model::desired::{Desired, Protocol};
+use crate::model::desired::{BackendSet, Desired, DesiredFrontend, Protocol};
 
 /// The order of changes: everything that a front end needs is there before it, and goes after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,10 +50,10 @@ impl Phase {
 pub(super) struct FamilyPlan<A> {
     phases: [Vec<(Option<u32>, Change<A>)>; 8],
     pub(super) refused: Vec<Refused>,
-    /// A UDP flow may now be with an endpoint that no longer serves its front end.
+    /// A flow may now be with an endpoint that its front end no longer has.
     pub(super) stale_flows: bool,
-    /// Some UDP service port has endpoints.
-    pub(super) has_serving: bool,
+    /// Some service port has endpoints.
+    pub(super) has_endpoints: bool,
 }
 
 impl<A> FamilyPlan<A> {
@@ -131,7 +131,7 @@ impl<'a, A: Ip> Differ<'a, A> {
                 phases: Default::default(),
                 refused: Vec::new(),
                 stale_flows: false,
-                has_serving: false,
+                has_endpoints: false,
             },
         }
     }
@@ -243,20 +243,37 @@ impl<'a, A: Ip> Differ<'a, A> {
         (need, vips)
     }
 
-    /// Notes whether UDP flows may have to leave their endpoint (behaviours 17.3): one that served went away, or the front
-    /// end has endpoints that are not those of the service port to which it belonged, or that had none (17.5, 17.6).
+    /// Notes whether flows must look again at their endpoint once the new sets are in place.
+    ///
+    /// UDP (behaviours 17.3): one that served went away, or the front end has endpoints that are not those of the service port
+    /// to which it belonged, or that had none (17.5, 17.6). TCP (edge-cases B11): a set lost an endpoint, and a client may
+    /// still be knocking there.
     fn note_flows(&mut self, unit: &Unit<'_, A>, served: &BTreeSet<ServingKey<A>>) {
-        if unit.name.protocol != Protocol::Udp || unit.serving.is_empty() {
-            return;
-        }
-        let installed = &self.tables.frontends;
-        let other_owner = unit.members.iter().any(|(key, _)| {
-            let value = installed.get(key);
-            value.is_none_or(|value| value.service != unit.id)
-        });
-        self.out.has_serving = true;
-        self.out.stale_flows |=
-            served.is_empty() || other_owner || !served.is_subset(&unit.serving);
+        let has = |set: &BackendSet| !set.backends.is_empty();
+        let members = &unit.members;
+        self.out.has_endpoints |= (members.iter()).any(|member| has(&member.1.inside));
+        self.out.stale_flows |= if unit.name.protocol == Protocol::Udp {
+            let owner = |key| Some(self.tables.frontends.get(key)?.service);
+            let taken_over = || (members.iter()).any(|(key, _)| owner(key) != Some(unit.id));
+            let lost = !served.is_subset(&unit.serving);
+            !unit.serving.is_empty() && (served.is_empty() || lost || taken_over())
+        } else {
+            (members.iter()).any(|(key, frontend)| self.loses_endpoint(key, frontend))
+        };
+    }
+
+    /// Whether a front end names an endpoint that it is not to have any more.
+    fn loses_endpoint(&self, key: &FrontendKey<A>, wanted: &DesiredFrontend) -> bool {
+        let Some(value) = self.tables.frontends.get(key) else {
+            return false;
+        };
+        let loses = |base, len, wanted: &BackendSet| {
+            let content = self.tables.sets.content(base, len).unwrap_or_default();
+            let wanted: BTreeSet<_> = wanted.backends.iter().filter_map(backend).collect();
+            content.iter().any(|slot| !wanted.contains(slot))
+        };
+        loses(value.base, value.len, &wanted.outside)
+            || loses(value.local_base, value.local_len, &wanted.inside)
     }
 
     /// Removes front ends that a refused service port was to take over from one that no longer wants them.

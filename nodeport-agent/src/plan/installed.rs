@@ -45,10 +45,10 @@ impl Installed {
         let v6 = Tables::adopt(v6);
         let seen = (v4.services().chain(v6.services())).collect::<Vec<_>>();
         Self {
+            generation_due: !v4.frontends.is_empty() || !v6.frontends.is_empty(),
             v4,
             v6,
             ids: Ids::adopt(seen.into_iter()),
-            generation_due: true,
         }
     }
 
@@ -66,6 +66,7 @@ impl Installed {
         again.v4.sets.inherit(&self.v4.sets, now);
         again.v6.sets.inherit(&self.v6.sets, now);
         again.ids = self.ids.clone();
+        again.generation_due = self.generation_due;
         again
     }
 

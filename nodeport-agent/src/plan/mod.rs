@@ -18,6 +18,7 @@ mod sets;
 mod slots;
 mod step;
 mod unit;
+mod view;
 
 pub use contents::{Contents, Limits, slots_named};
 pub use diff::{Plan, Planned, diff};
@@ -32,3 +33,7 @@ pub use refusal::{Reason, Refused};
 pub use sets::Sets;
 pub use slots::{Resting, Slots};
 pub use step::{Action, Change, Step};
+pub use view::{
+    AddressView, BackendView, FamilyState, FrontendView, ServingView, SetView, State, StateError,
+    StepView,
+};

@@ -59,7 +59,7 @@ pub enum Step {
     V4(Change<V4>),
     /// A change of an IPv6 map.
     V6(Change<V6>),
-    /// Make UDP flows look again whether their endpoint still serves (behaviours 17.8).
+    /// Make flows look again at their endpoint (behaviours 17.8, edge-cases B11).
     RaiseEndpointGeneration,
 }
 

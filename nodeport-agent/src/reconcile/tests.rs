@@ -6,3 +6,4 @@ mod limits;
 mod properties;
 mod stories;
 mod view;
+mod views;

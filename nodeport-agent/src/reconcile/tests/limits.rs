@@ -49,7 +49,7 @@ fn a_full_array_keeps_the_old_state_of_one_service_and_heals() {
         &mut reconciler,
         &[a(&five[4..]), b(&["10.2.0.1:80", "10.2.0.2:80"])],
     );
-    assert_eq!(written, ["BACKENDS4", "FRONTENDS4"]);
+    assert_eq!(written, ["BACKENDS4", "FRONTENDS4", "CONTROL"]);
 }
 
 #[test]
