@@ -4,7 +4,7 @@
 //! how objects are read ([`super::decode`]) and what is made of them ([`super::compile()`]).
 //! Invariant: a part that could not be used is absent here and stands in [`Meta::problems`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -166,9 +166,9 @@ pub struct Endpoint {
     /// `conditions.terminating`, false by default.
     pub terminating: bool,
     /// `hints.forNodes[].name`.
-    pub node_hints: Vec<String>,
+    pub node_hints: BTreeSet<String>,
     /// `hints.forZones[].name`.
-    pub zone_hints: Vec<String>,
+    pub zone_hints: BTreeSet<String>,
 }
 
 /// A port of a slice.

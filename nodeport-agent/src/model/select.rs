@@ -143,10 +143,10 @@ enum Topology {
 impl Topology {
     fn admits(self, endpoint: &Endpoint, place: Place<'_>) -> bool {
         match self {
-            Self::SameNode => endpoint.node_hints.iter().any(|hint| hint == place.node),
+            Self::SameNode => endpoint.node_hints.contains(place.node),
             Self::SameZone => place
                 .zone
-                .is_some_and(|zone| endpoint.zone_hints.iter().any(|hint| hint == zone)),
+                .is_some_and(|zone| endpoint.zone_hints.contains(zone)),
             Self::Anywhere => true,
         }
     }

@@ -3,6 +3,8 @@
 //! Owns which fields of a slice count and their defaults (behaviours 3.4). It refuses to know the Service.
 //! Invariant: every endpoint has an address of the slice's family, every port a number.
 
+use std::collections::BTreeSet;
+
 use crate::model::address::{parse_address, special};
 use crate::model::desired::Family;
 use crate::model::field::Field;
@@ -96,7 +98,7 @@ fn endpoint(entry: &Field<'_, '_>, family: Family) -> Option<Endpoint> {
     None
 }
 
-fn names(list: &Field<'_, '_>) -> Vec<String> {
+fn names(list: &Field<'_, '_>) -> BTreeSet<String> {
     list.items()
         .filter_map(|entry| entry.key("name").text().map(ToOwned::to_owned))
         .collect()
