@@ -11,3 +11,8 @@ pub mod observe;
 pub mod plan;
 pub mod reconcile;
 pub mod source;
+
+/// The BPF programs.
+pub mod object {
+    include!(concat!(env!("OUT_DIR"), "/object.rs"));
+}

@@ -4,6 +4,7 @@
 //! Invariants: generations never are 0 and never go back; the seed of a pin directory never changes.
 
 use std::fmt;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::{Mutex, PoisonError};
 
 use aya::maps::{Array, Map, MapData};
@@ -43,7 +44,7 @@ impl ControlMap {
     ///
     /// # Errors
     /// [`DatapathError::Map`] if the map cannot be opened, read or written.
-    pub fn open(pins: &Pins, node_ports: PortRange, seed: u32) -> Result<Self, DatapathError> {
+    pub fn open(pins: &Pins, node_ports: PortRange) -> Result<Self, DatapathError> {
         let name = maps::CONTROL;
         let data = MapData::from_pin(pins.map(name)).map_err(DatapathError::map("open", name))?;
         let array: Array<_, [u8; SIZE]> = Map::Array(data)
@@ -61,7 +62,7 @@ impl ControlMap {
         this.change(|control| {
             *control = adopt(
                 *control,
-                seed,
+                random(),
                 kernel::hz(),
                 fib_source,
                 snat_segments(&taken),
@@ -110,6 +111,11 @@ impl ControlMap {
         *control = changed;
         Ok(answer)
     }
+}
+
+/// A number that differs on every node: the keys of the standard library's hash maps come from the system's random numbers.
+fn random() -> u32 {
+    RandomState::new().build_hasher().finish() as u32
 }
 
 /// The generation after `generation`; 0 stands for "none" in flows and is left out.

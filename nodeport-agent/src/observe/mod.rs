@@ -2,6 +2,7 @@
 //!
 //! Owns the forms in which state is shown. Refuses to change anything.
 
+pub mod counters;
 pub mod logging;
 pub mod server;
 pub mod status;
