@@ -3,15 +3,64 @@
 //! Owns flag names, defaults and exit codes. It refuses to know maps, programs and objects: each verb's module calls those.
 //! Invariant: nothing is touched before the whole command line was found valid.
 
+mod clean;
+mod dump;
+mod plan;
+mod status;
 mod values;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use values::{GoDuration, LogLevel, PortRange};
 
-use crate::datapath::{DatapathLog, Sizes, XdpPolicy};
+use crate::datapath::{DatapathLog, Sizes, XdpPolicy, chain};
+use crate::observe::logging;
+
+/// Reads the command line and does what it says. Errors go to standard error, with exit status 1; those of the command line itself
+/// have exit status 2.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    logging::init(&cli.log);
+    match execute(cli.verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(verb: Verb) -> anyhow::Result<()> {
+    match verb {
+        Verb::Run(args) => Ok(crate::run::run(&args)?),
+        Verb::Plan(args) => plan::plan(&args),
+        Verb::Status(args) => status::status(&args),
+        Verb::Dump(args) => dump::dump(&args),
+        Verb::Clean(args) => clean::clean(&args),
+    }
+}
+
+/// Prints a document as JSON.
+fn print_json(document: &impl serde::Serialize) -> anyhow::Result<()> {
+    let text = serde_json::to_string_pretty(document).context("cannot write JSON")?;
+    print(&text)
+}
+
+/// Prints text. A reader that went away (`| head`) is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    use std::io::{ErrorKind, Write as _};
+    match writeln!(std::io::stdout().lock(), "{text}") {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        _ => Ok(()),
+    }
+}
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -207,4 +256,73 @@ pub struct CleanArgs {
     /// Places.
     #[command(flatten)]
     pub places: PlaceArgs,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    fn run(line: &str) -> RunArgs {
+        match Cli::try_parse_from(line.split(' ')).expect("valid").verb {
+            Verb::Run(args) => *args,
+            other => panic!("not run: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn run_has_the_defaults_that_the_help_says() {
+        let args = run("agent run --node-name n1 --manifests a.yaml b");
+        assert_eq!(
+            args.objects.manifests,
+            [PathBuf::from("a.yaml"), PathBuf::from("b")]
+        );
+        assert_eq!(args.places.pin_dir, PathBuf::from("/sys/fs/bpf/nodeport"));
+        assert_eq!(args.places.run_dir, PathBuf::from("/run/nodeport"));
+        assert_eq!(args.xdp, XdpPolicy::Auto);
+        assert_eq!(args.min_sync_period, GoDuration(std::time::Duration::ZERO));
+        let range = PortRange {
+            first: 30000,
+            last: 32767,
+        };
+        assert_eq!(args.service_node_port_range, range);
+        assert_eq!(args.sizes, Sizes::default());
+        assert_eq!(args.datapath_log, DatapathLog::Off);
+    }
+
+    #[test]
+    fn flags_are_spelled_as_kube_proxy_spells_them() {
+        let args = run(
+            "agent run --hostname-override=n1 --manifests a --nodeport-addresses=primary,10.0.0.0/8 --v=4 \
+             --iptables-min-sync-period=1s --devices eth0,eth1",
+        );
+        assert_eq!(args.objects.node_name, "n1");
+        assert_eq!(args.objects.nodeport_addresses, ["primary", "10.0.0.0/8"]);
+        assert_eq!(args.devices, ["eth0", "eth1"]);
+        assert_eq!(
+            args.min_sync_period,
+            GoDuration(std::time::Duration::from_secs(1))
+        );
+    }
+
+    #[test]
+    fn what_is_missing_or_senseless_is_refused() {
+        for line in [
+            "agent",
+            "agent run --node-name n1",
+            "agent run --manifests a",
+            "agent run --node-name n1 --manifests a --flows-max 0",
+            "agent run --node-name n1 --manifests a --xdp fast",
+            "agent run --node-name n1 --manifests a --service-node-port-range 9-8",
+            "agent dump everything",
+            "agent plan --node-name n1 --manifests a --against f --pin-dir d",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
 }

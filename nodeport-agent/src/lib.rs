@@ -10,6 +10,7 @@ pub mod model;
 pub mod observe;
 pub mod plan;
 pub mod reconcile;
+pub mod run;
 pub mod source;
 
 /// The BPF programs.

@@ -1,2 +1,7 @@
 //! The node agent.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    nodeport_agent::cli::main()
+}

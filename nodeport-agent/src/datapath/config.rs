@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 
+use super::kernel::{TCX, Version};
 use crate::cli::PortRange;
 
 /// Which mode XDP programs are attached in.
@@ -43,6 +44,17 @@ pub enum TcApi {
     Tcx,
     /// Filters of a clsact qdisc.
     Clsact,
+}
+
+impl TcApi {
+    /// What the running kernel offers. An unknown version is taken for a new one.
+    #[must_use]
+    pub fn of_this_kernel() -> Self {
+        match Version::running() {
+            Some(version) if version < TCX => Self::Clsact,
+            _ => Self::Tcx,
+        }
+    }
 }
 
 /// Sizes of tables, for each address family. Tables that exist keep their size.

@@ -1,8 +1,11 @@
 //! The life of flows: when one is over, and how it is removed without harming a live one.
 
+pub mod expiry;
 pub mod pair;
 pub mod pass;
+mod table;
 pub mod verdict;
 
+pub use expiry::{Expiry, ExpiryError};
 pub use pass::{FlowTable, Walked, Walker};
 pub use verdict::{Lifetimes, Now, Table, Verdict};

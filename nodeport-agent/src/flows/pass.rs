@@ -94,13 +94,13 @@ impl<A: Copy + Eq + Hash> Walker<A> {
     ///
     /// # Errors
     /// The first operation that failed; what was done before stays done.
-    pub fn walk<T: FlowTable<A>>(
+    pub fn walk<T: FlowTable<A>, E: From<T::Error>>(
         &mut self,
         table: &T,
         lifetimes: &Lifetimes,
-        clock: &mut dyn FnMut() -> Result<Now, T::Error>,
+        clock: &mut dyn FnMut() -> Result<Now, E>,
         pause: &mut dyn FnMut(),
-    ) -> Result<Walked, T::Error> {
+    ) -> Result<Walked, E> {
         let thorough = self.table == Table::Established && self.walks.is_multiple_of(THOROUGH);
         self.walks = self.walks.wrapping_add(1);
         let mut walked = Walked::default();
@@ -144,11 +144,11 @@ struct Portion<'a, A, T> {
 }
 
 impl<A: Copy + Eq + Hash, T: FlowTable<A>> Portion<'_, A, T> {
-    fn visit(
+    fn visit<E: From<T::Error>>(
         &mut self,
         entries: &Entries<A>,
-        clock: &mut dyn FnMut() -> Result<Now, T::Error>,
-    ) -> Result<(), T::Error> {
+        clock: &mut dyn FnMut() -> Result<Now, E>,
+    ) -> Result<(), E> {
         let now = clock()?;
         for (key, flow) in entries {
             self.walked.seen += 1;

@@ -116,7 +116,12 @@ fn walk(walker: &mut Walker<V4>, memory: &Memory, at: u32) -> Walked {
         hz: HZ,
     };
     walker
-        .walk(memory, &Lifetimes::default(), &mut || Ok(now), &mut || ())
+        .walk(
+            memory,
+            &Lifetimes::default(),
+            &mut || Ok::<_, &str>(now),
+            &mut || (),
+        )
         .expect("walked")
 }
 

@@ -18,6 +18,8 @@ pub struct Status {
     pub healthy: bool,
     /// What is not as it should be, in words.
     pub problems: Vec<String>,
+    /// What the operator should know although everything wanted is in effect.
+    pub warnings: Vec<String>,
     /// Version of the agent.
     pub version: String,
     /// Name of the node.

@@ -12,3 +12,18 @@ pub use classify::{Criteria, Role};
 pub use cover::{Cover, DeviceState, HookState};
 pub use follow::{Follower, Observed};
 pub use table::DeviceTable;
+
+use crate::datapath::DatapathError;
+use inventory::Inventory;
+
+/// The devices of this network namespace as they are now. Needs no privileges.
+///
+/// # Errors
+/// [`DatapathError::Netlink`].
+pub async fn inventory() -> Result<Inventory, DatapathError> {
+    let (reader, answers) = netlink::Reader::open()?;
+    let answers = tokio::spawn(answers);
+    let inventory = reader.inventory().await;
+    answers.abort();
+    inventory
+}

@@ -1,0 +1,91 @@
+//! `plan`: the steps that would bring the maps in step with the objects.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use serde_json::json;
+
+use super::{Output, PlanArgs, print, print_json};
+use crate::datapath::Pins;
+use crate::datapath::devices;
+use crate::maps::{KernelStore, read_contents};
+use crate::model::{HostAddress, NodePortAddresses, Snapshot, compile, snapshot};
+use crate::plan::{Installed, Limits, Plan, diff};
+use crate::source::manifests;
+
+/// How much fits into maps that do not exist yet: their defaults.
+const LIMITS: Limits = Limits {
+    frontends: 65536,
+    backends: 262_144,
+    addresses: 65536,
+    serving: 262_144,
+};
+
+/// Prints the steps.
+pub(super) fn plan(args: &PlanArgs) -> Result<()> {
+    let snapshot = snapshot(args)?;
+    let (desired, reports) = compile(&snapshot);
+    for report in &reports {
+        tracing::warn!("{report}");
+    }
+    let installed = match &args.pin_dir {
+        Some(directory) => {
+            let store = KernelStore::open(&Pins::new(directory).maps())?;
+            Installed::adopt(&read_contents(&store)?, &read_contents(&store)?)
+        }
+        None => Installed::empty(LIMITS),
+    };
+    let plan = diff(&desired, &installed);
+    match args.output {
+        Output::Json => print_json(&json(&plan)),
+        Output::Table => print(&text(&plan)),
+    }
+}
+
+/// The objects, and this machine's addresses.
+fn snapshot(args: &PlanArgs) -> Result<Snapshot> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let inventory = runtime.block_on(devices::inventory())?;
+    let host_addresses: BTreeSet<HostAddress> = inventory
+        .addresses()
+        .map(|(device, address)| HostAddress { address, device })
+        .collect();
+    let node_port_addresses = NodePortAddresses::parse(&args.objects.nodeport_addresses)?;
+    Ok(Snapshot {
+        objects: Arc::new(manifests::read_once(args.objects.manifests.clone())?),
+        node_name: snapshot::node_name(&args.objects.node_name).context("--node-name is empty")?,
+        host_addresses,
+        options: snapshot::Options {
+            node_port_addresses,
+        },
+    })
+}
+
+fn text(plan: &Plan) -> String {
+    let mut lines: Vec<String> = plan
+        .steps
+        .iter()
+        .map(|planned| planned.step.to_string())
+        .collect();
+    lines.extend(plan.refused.iter().map(|refused| {
+        let whose = refused.service_port.as_ref();
+        let whose = whose.map_or_else(String::new, |name| format!("{name}, "));
+        format!("refused: {whose}{}: {}", refused.family, refused.reason)
+    }));
+    if lines.is_empty() {
+        lines.push("nothing to do".to_owned());
+    }
+    lines.join("\n")
+}
+
+fn json(plan: &Plan) -> serde_json::Value {
+    let steps: Vec<_> = plan
+        .steps
+        .iter()
+        .map(|planned| json!({"map": planned.step.map(), "step": planned.step.to_string(), "entries": planned.step.entries()}))
+        .collect();
+    json!({"steps": steps, "refused": plan.refused})
+}

@@ -1,0 +1,218 @@
+//! Walks the tables of flows for as long as the agent lives.
+//!
+//! Owns when each table is walked. Refuses to know how. Invariant: a walk gives way: it pauses between portions, so that it never
+//! takes a core from the packets.
+
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use nodeport_common::{Flow, FlowKey, V4, V6};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::pass::{Walked, Walker};
+use super::verdict::{Lifetimes, Now, Table};
+use crate::datapath::{DatapathError, Loaded, chain};
+use crate::maps::{Flows, IpBytes, KernelMap, KernelStore, Map, Pending, StoreError};
+
+/// How often the state of the tables is looked at.
+const TICK: Duration = Duration::from_secs(1);
+/// Time between two walks over established flows; no longer than the shortest lifetime, that of a reset connection.
+const ESTABLISHED_EVERY: Duration = Duration::from_secs(10);
+/// Time between two walks over pending flows: their table makes room by itself.
+const PENDING_EVERY: Duration = Duration::from_secs(30);
+/// Pause between two portions of a walk.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Why a walk failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ExpiryError {
+    /// The tables.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The clock.
+    #[error(transparent)]
+    Clock(#[from] DatapathError),
+}
+
+/// Hears what each walk did: name of the map, and the walk.
+pub type Tell = Box<dyn FnMut(&'static str, Walked) + Send>;
+
+/// The kernel's clock.
+struct Clock {
+    loaded: Arc<Mutex<Loaded>>,
+    hz: u32,
+}
+
+/// One map and its walker.
+struct Path<A, M> {
+    map: KernelMap<M>,
+    walker: Walker<A>,
+}
+
+/// Walks all tables.
+pub struct Expiry {
+    store: KernelStore,
+    clock: Clock,
+    lifetimes: Lifetimes,
+    established: (Path<V4, Flows<V4>>, Path<V6, Flows<V6>>),
+    pending: (Path<V4, Pending<V4>>, Path<V6, Pending<V6>>),
+    /// How many flows were refused because their table was full, when last looked at.
+    refused: u64,
+    tell: Tell,
+}
+
+impl Expiry {
+    /// Opens the tables.
+    ///
+    /// # Errors
+    /// [`StoreError`] if one is missing.
+    pub fn new(
+        store: KernelStore,
+        loaded: Arc<Mutex<Loaded>>,
+        hz: u32,
+        tell: Tell,
+    ) -> Result<Self, StoreError> {
+        let mut this = Self {
+            established: (
+                Path::open(&store, Table::Established)?,
+                Path::open(&store, Table::Established)?,
+            ),
+            pending: (
+                Path::open(&store, Table::Pending)?,
+                Path::open(&store, Table::Pending)?,
+            ),
+            store,
+            clock: Clock { loaded, hz },
+            lifetimes: Lifetimes::default(),
+            refused: 0,
+            tell,
+        };
+        this.refused = this.refused_now();
+        Ok(this)
+    }
+
+    /// Walks until it is dropped, on threads that may block.
+    pub async fn run(mut self) {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let start = Instant::now();
+        let (mut established, mut pending) = (start, start);
+        loop {
+            let now = ticks.tick().await;
+            let due = Due {
+                pressure: self.is_refusing(),
+                established: now >= established,
+                pending: now >= pending,
+            };
+            if !(due.pressure || due.established || due.pending) {
+                continue;
+            }
+            let walk = tokio::task::spawn_blocking(move || {
+                self.walk(due);
+                self
+            });
+            match walk.await {
+                Ok(back) => self = back,
+                Err(error) => {
+                    tracing::error!(%error, "flows are not expired any more");
+                    return;
+                }
+            }
+            if due.established || due.pressure {
+                established = now + ESTABLISHED_EVERY;
+            }
+            if due.pending {
+                pending = now + PENDING_EVERY;
+            }
+        }
+    }
+
+    fn walk(&mut self, due: Due) {
+        let lifetimes = if due.pressure {
+            tracing::warn!(
+                "the table of established flows is full (--flows-max): closed flows are removed early"
+            );
+            self.lifetimes.under_pressure()
+        } else {
+            self.lifetimes
+        };
+        let Self { clock, tell, .. } = self;
+        if due.established || due.pressure {
+            self.established.0.walk(clock, &lifetimes, tell);
+            self.established.1.walk(clock, &lifetimes, tell);
+        }
+        if due.pending {
+            self.pending.0.walk(clock, &lifetimes, tell);
+            self.pending.1.walk(clock, &lifetimes, tell);
+        }
+    }
+
+    /// Whether flows were refused since the last question.
+    fn is_refusing(&mut self) -> bool {
+        let now = self.refused_now();
+        std::mem::replace(&mut self.refused, now) < now
+    }
+
+    fn refused_now(&self) -> u64 {
+        match self.store.outcomes() {
+            Ok(hooks) => hooks
+                .iter()
+                .map(|(_, counters)| counters.flow_table_full)
+                .sum(),
+            Err(error) => {
+                tracing::debug!(%error, "cannot read the counters");
+                self.refused
+            }
+        }
+    }
+}
+
+/// Which walks are due.
+#[derive(Clone, Copy, Debug)]
+struct Due {
+    /// Flows were refused.
+    pressure: bool,
+    established: bool,
+    pending: bool,
+}
+
+impl<A, M> Path<A, M>
+where
+    A: IpBytes + Eq + Hash,
+    M: Map<Key = FlowKey<A>, Value = Flow<A>>,
+{
+    fn open(store: &KernelStore, table: Table) -> Result<Self, StoreError> {
+        Ok(Self {
+            map: store.map()?,
+            walker: Walker::new(table),
+        })
+    }
+
+    fn walk(&mut self, clock: &Clock, lifetimes: &Lifetimes, tell: &mut Tell) {
+        let mut now = || clock.now();
+        let mut pause = || thread::sleep(PAUSE);
+        match self.walker.walk(&self.map, lifetimes, &mut now, &mut pause) {
+            Ok(walked) => {
+                if walked.expired + walked.orphans + walked.mended > 0 {
+                    tracing::debug!(map = M::NAME, ?walked, "flows expired");
+                }
+                tell(M::NAME, walked);
+            }
+            Err::<_, ExpiryError>(error) => {
+                tracing::error!(map = M::NAME, error = %chain(&error), "flows cannot be expired");
+            }
+        }
+    }
+}
+
+impl Clock {
+    fn now(&self) -> Result<Now, ExpiryError> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Now {
+            jiffies: loaded.jiffies()?,
+            hz: self.hz,
+        })
+    }
+}

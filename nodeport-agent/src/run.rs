@@ -1,0 +1,264 @@
+//! `run`: brings the parts of the agent together and keeps them going.
+//!
+//! Owns the order of start and end. Refuses to know packets, objects and map layouts. Invariants: whatever fails before the
+//! programs are loaded leaves the machine as it was; ending touches nothing in the kernel.
+
+mod shared;
+mod sync;
+
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::net::UnixListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::cli::RunArgs;
+use crate::datapath::devices::{Cover, Criteria, DeviceTable, Follower, Observed};
+use crate::datapath::{
+    Attacher, Config, ControlMap, DatapathError, Loaded, Lock, Pins, TcApi, load, preflight,
+};
+use crate::flows::Expiry;
+use crate::maps::{KernelStore, StoreError};
+use crate::model::node_port_addresses::InvalidNodePortAddresses;
+use crate::model::{NodePortAddresses, snapshot};
+use crate::object::OBJECT;
+use crate::observe::server::{self, SocketError};
+use crate::reconcile::{Monotonic, Reconciler};
+use crate::source::manifests::{Manifests, ManifestsError, Timing};
+use shared::Shared;
+use sync::Sync;
+
+/// Why the agent cannot start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The datapath.
+    #[error(transparent)]
+    Datapath(#[from] DatapathError),
+    /// The status socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The maps.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The objects.
+    #[error(transparent)]
+    Manifests(#[from] ManifestsError),
+    /// A flag.
+    #[error(transparent)]
+    NodePortAddresses(#[from] InvalidNodePortAddresses),
+    /// A flag.
+    #[error("--node-name is empty")]
+    NodeName,
+    /// The asynchronous runtime or its signals.
+    #[error("cannot start the runtime")]
+    Runtime(#[source] io::Error),
+    /// A task ended although none does by itself.
+    #[error("a part of the agent ended: {0}")]
+    PartEnded(String),
+}
+
+/// Runs the agent until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`RunError`] if it cannot start, or if a part of it broke.
+pub fn run(args: &RunArgs) -> Result<(), RunError> {
+    let options = snapshot::Options {
+        node_port_addresses: NodePortAddresses::parse(&args.objects.nodeport_addresses)?,
+    };
+    if let Some(family) = options.node_port_addresses.open_by_omission() {
+        tracing::warn!(
+            "--nodeport-addresses names no {family} address: {family} NodePorts answer on all addresses"
+        );
+    }
+    let node_name = snapshot::node_name(&args.objects.node_name).ok_or(RunError::NodeName)?;
+    let config = Config {
+        pin_dir: args.places.pin_dir.clone(),
+        xdp: args.xdp,
+        tc: None,
+        sizes: args.sizes,
+        node_ports: args.service_node_port_range,
+        log: args.datapath_log,
+    };
+    preflight::check(&config, OBJECT)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(RunError::Runtime)?;
+    let result = runtime.block_on(Agent::run(args, &config, options, node_name));
+    // A walk over flows may be stopped anywhere, and a file system that does not answer is not waited for.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    result
+}
+
+/// Everything that lives as long as the agent.
+struct Agent {
+    _lock: Lock,
+    ends: Ends,
+    tasks: JoinSet<&'static str>,
+}
+
+/// What is loaded and pinned.
+struct Kernel {
+    pins: Pins,
+    loaded: Arc<Mutex<Loaded>>,
+    control: Arc<ControlMap>,
+    store: KernelStore,
+}
+
+impl Agent {
+    async fn run(
+        args: &RunArgs,
+        config: &Config,
+        options: snapshot::Options,
+        node_name: String,
+    ) -> Result<(), RunError> {
+        let mut agent = Self {
+            ends: Ends::new().map_err(RunError::Runtime)?,
+            _lock: Lock::take(&config.pin_dir)?,
+            tasks: JoinSet::new(),
+        };
+        let listener = server::listen(&args.places.run_dir)?;
+        let warnings = preflight::warnings(config.node_ports);
+        for warning in &warnings {
+            tracing::warn!("{warning}");
+        }
+        let kernel = agent.load(config)?;
+        let (criteria, observed) = agent.follow_devices(args, config, &kernel)?;
+        let store = kernel.store.clone();
+        let shared = Shared::new(&node_name, config, store, warnings, observed.clone());
+        let shared = Arc::new(shared);
+        agent.expire_flows(&kernel, &shared)?;
+        agent.serve(listener, &shared);
+        let sync = Sync {
+            manifests: Manifests::follow(args.objects.manifests.clone(), Timing::default())?,
+            observed,
+            criteria,
+            reconciler: Reconciler::adopt(kernel.store, Monotonic::default())?,
+            shared,
+            node_name,
+            options,
+            min_period: args.min_sync_period.0,
+        };
+        agent.spawn("sync", sync.run());
+        tracing::info!(pin_dir = %config.pin_dir.display(), "started");
+        agent.wait().await
+    }
+
+    /// Loads the programs and opens their maps.
+    fn load(&mut self, config: &Config) -> Result<Kernel, RunError> {
+        let pins = Pins::new(&config.pin_dir);
+        let mut loaded = load(OBJECT, &pins, config)?;
+        if let Some(lines) = loaded.log_lines(config.log)? {
+            self.spawn("log lines", lines.forward());
+        }
+        let control = Arc::new(ControlMap::open(&pins, config.node_ports)?);
+        let raised = Arc::clone(&control);
+        let store =
+            KernelStore::open(&pins.maps())?.raising(move || raised.raise_endpoints().map(drop));
+        Ok(Kernel {
+            pins,
+            loaded: Arc::new(Mutex::new(loaded)),
+            control,
+            store,
+        })
+    }
+
+    /// Starts to follow the devices.
+    fn follow_devices(
+        &mut self,
+        args: &RunArgs,
+        config: &Config,
+        kernel: &Kernel,
+    ) -> Result<(watch::Sender<Criteria>, watch::Receiver<Observed>), RunError> {
+        let tc = config.tc.unwrap_or_else(TcApi::of_this_kernel);
+        let cover = Cover::new(
+            Arc::clone(&kernel.loaded),
+            Attacher::new(kernel.pins.clone(), tc),
+            DeviceTable::open(&kernel.pins)?,
+            config.xdp,
+            tc,
+        );
+        let (criteria, criteria_seen) = watch::channel(Criteria {
+            devices: args.devices.clone(),
+            ..Criteria::default()
+        });
+        let (observed_out, observed) = watch::channel(Observed::default());
+        let control = Arc::clone(&kernel.control);
+        let follower = Follower::new(cover, control, criteria_seen, observed_out);
+        self.spawn("devices", follower.run());
+        Ok((criteria, observed))
+    }
+
+    fn expire_flows(&mut self, kernel: &Kernel, shared: &Arc<Shared>) -> Result<(), RunError> {
+        let shared = Arc::clone(shared);
+        let tell = Box::new(move |map: &'static str, walked| shared.walked(map, walked));
+        let loaded = Arc::clone(&kernel.loaded);
+        let hz = kernel.control.get().hz;
+        let expiry = Expiry::new(kernel.store.clone(), loaded, hz, tell)?;
+        self.spawn("flows", expiry.run());
+        Ok(())
+    }
+
+    fn serve(&mut self, listener: UnixListener, shared: &Arc<Shared>) {
+        let shared = Arc::clone(shared);
+        let status = Arc::new(move || shared.status());
+        self.spawn("status", server::serve(listener, status));
+    }
+
+    fn spawn(&mut self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(async move {
+            part.await;
+            name
+        });
+    }
+
+    /// Waits for the end. Programs, links and maps stay as they are: traffic goes on.
+    async fn wait(mut self) -> Result<(), RunError> {
+        let ended = tokio::select! {
+            signal = self.ends.next() => {
+                tracing::info!(signal, "ending; the datapath goes on");
+                Ok(())
+            }
+            // None ends by itself. The next start finds everything pinned.
+            part = self.tasks.join_next() => Err(RunError::PartEnded(match part {
+                Some(Ok(name)) => name.to_owned(),
+                Some(Err(error)) => error.to_string(),
+                None => "all".to_owned(),
+            })),
+        };
+        self.tasks.shutdown().await;
+        ended
+    }
+}
+
+/// The signals that end the agent, and one that must not.
+struct Ends {
+    term: Signal,
+    int: Signal,
+    hup: Signal,
+}
+
+impl Ends {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            hup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for one that ends the agent, and returns its name.
+    async fn next(&mut self) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.term.recv() => return "SIGTERM",
+                _ = self.int.recv() => return "SIGINT",
+                _ = self.hup.recv() => tracing::info!("SIGHUP: nothing to do, files are followed anyway"),
+            }
+        }
+    }
+}

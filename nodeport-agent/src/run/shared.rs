@@ -1,0 +1,189 @@
+//! What the parts of the agent tell each other for `status`.
+//!
+//! Owns the collected picture. Refuses to act on it. Invariant: `healthy` means that everything that is wanted is in effect.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nodeport_common::Hook;
+use tokio::sync::watch;
+
+use crate::datapath::devices::{DeviceState, Observed};
+use crate::datapath::{Config, XdpPolicy};
+use crate::flows::Walked;
+use crate::maps::KernelStore;
+use crate::observe::{Status, SyncStatus, counters};
+
+/// The collected picture.
+#[derive(Debug)]
+pub(super) struct Shared {
+    node: String,
+    pin_dir: String,
+    store: KernelStore,
+    started: u64,
+    /// Conditions of the machine that were found at the start.
+    warnings: Vec<String>,
+    /// XDP that cannot be had is a problem only for who asked for it.
+    xdp_required: bool,
+    observed: watch::Receiver<Observed>,
+    synced: Mutex<Synced>,
+    flows: Mutex<BTreeMap<String, u64>>,
+}
+
+/// What the last update of the maps left.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Synced {
+    /// Whether the maps were completely written at least once.
+    pub(super) ready: bool,
+    pub(super) sync: Option<SyncStatus>,
+    pub(super) rejected: Vec<serde_json::Value>,
+    pub(super) counts: BTreeMap<String, u64>,
+}
+
+impl Shared {
+    pub(super) fn new(
+        node: &str,
+        config: &Config,
+        store: KernelStore,
+        warnings: Vec<String>,
+        observed: watch::Receiver<Observed>,
+    ) -> Self {
+        Self {
+            node: node.to_owned(),
+            pin_dir: config.pin_dir.display().to_string(),
+            store,
+            started: seconds(SystemTime::now()),
+            warnings,
+            xdp_required: config.xdp == XdpPolicy::Native,
+            observed,
+            synced: Mutex::default(),
+            flows: Mutex::default(),
+        }
+    }
+
+    /// The last update, to be changed.
+    pub(super) fn synced(&self) -> MutexGuard<'_, Synced> {
+        self.synced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note of a walk over flows.
+    pub(super) fn walked(&self, map: &'static str, walked: Walked) {
+        let mut flows = self.flows.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = map.to_lowercase();
+        flows.insert(format!("{name}_entries"), walked.seen);
+        *flows.entry("flows_expired".to_owned()).or_default() += walked.expired;
+        *flows.entry("flows_mended".to_owned()).or_default() += walked.mended;
+        *flows.entry("flow_orphans_removed".to_owned()).or_default() += walked.orphans;
+    }
+
+    /// The status of the moment. Reads the counters.
+    pub(super) fn status(&self) -> Status {
+        let observed = self.observed.borrow().clone();
+        let synced = self.synced().clone();
+        let mut problems: Vec<String> = observed.error.iter().cloned().collect();
+        problems.extend(
+            observed
+                .devices
+                .iter()
+                .flat_map(|device| device_problems(device, self.xdp_required)),
+        );
+        problems.extend(synced.sync.iter().flat_map(|sync| sync.errors.clone()));
+        let outcomes = match self.store.outcomes() {
+            Ok(outcomes) => counters::named(&outcomes),
+            Err(error) => {
+                problems.push(crate::datapath::chain(&error));
+                BTreeMap::new()
+            }
+        };
+        let ready = synced.ready && observed.complete;
+        let mut counts = synced.counts;
+        counts.extend(
+            self.flows
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
+        );
+        Status {
+            running: true,
+            ready,
+            healthy: ready && problems.is_empty(),
+            problems,
+            warnings: self.warnings.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node: self.node.clone(),
+            pid: Some(std::process::id()),
+            started: Some(self.started),
+            pin_dir: self.pin_dir.clone(),
+            devices: observed.devices,
+            counts,
+            sync: synced.sync,
+            rejected: synced.rejected,
+            outcomes,
+        }
+    }
+}
+
+/// What keeps a device from being carried.
+fn device_problems(device: &DeviceState, xdp_required: bool) -> Vec<String> {
+    let hooks = [
+        (Hook::Xdp, device.xdp.as_ref().filter(|_| xdp_required)),
+        (Hook::TcIngress, Some(&device.tc_ingress)),
+        (Hook::TcEgress, Some(&device.tc_egress)),
+    ];
+    hooks
+        .into_iter()
+        .filter_map(|(hook, state)| {
+            let error = state?.error.as_ref()?;
+            Some(format!("{} {}: {error}", device.name, hook.name()))
+        })
+        .collect()
+}
+
+/// Seconds since 1970.
+pub(super) fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datapath::Mode;
+    use crate::datapath::devices::{HookState, Role};
+
+    fn attached(mode: Mode) -> HookState {
+        HookState {
+            mode: Some(mode),
+            since: Some(1),
+            error: None,
+        }
+    }
+
+    fn failed(error: &str) -> HookState {
+        HookState {
+            mode: None,
+            since: None,
+            error: Some(error.to_owned()),
+        }
+    }
+
+    #[test]
+    fn missing_xdp_is_a_problem_only_for_who_asked_for_it() {
+        let mut device = DeviceState {
+            index: 2,
+            name: "eth0".to_owned(),
+            role: Role::Uplink,
+            xdp: Some(failed("another program")),
+            tc_ingress: attached(Mode::Tcx),
+            tc_egress: attached(Mode::Tcx),
+        };
+        assert!(device_problems(&device, false).is_empty());
+        assert_eq!(
+            device_problems(&device, true),
+            ["eth0 xdp: another program"]
+        );
+        device.tc_egress = failed("no room");
+        assert_eq!(device_problems(&device, false), ["eth0 tc_egress: no room"]);
+    }
+}

@@ -1,0 +1,323 @@
+//! Objects and addresses in, maps written: `snapshot -> desired -> reconcile`, whenever something changed.
+//!
+//! Owns when that happens. Refuses to know how any of it is done. Invariants: nothing is written before the objects are complete
+//! and every address of this node is known (behaviours 22.1); what fails is tried again, and stops nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::shared::{Shared, seconds};
+use crate::datapath::devices::{Criteria, Observed};
+use crate::maps::Store;
+use crate::model::desired::ServicePortName;
+use crate::model::{self, Desired, HostAddress, Objects, Severity, Snapshot, compile, snapshot};
+use crate::observe::SyncStatus;
+use crate::reconcile::{Clock, Reconciler, Report};
+use crate::source::manifests::Manifests;
+
+/// How often the maps are read and compared without any change (behaviours 22.8).
+const CHECK: Duration = Duration::from_mins(5);
+
+/// The loop's parts.
+pub(super) struct Sync<S, C> {
+    pub(super) manifests: Manifests,
+    pub(super) observed: watch::Receiver<Observed>,
+    pub(super) criteria: watch::Sender<Criteria>,
+    pub(super) reconciler: Reconciler<S, C>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) node_name: String,
+    pub(super) options: snapshot::Options,
+    /// Shortest time between two updates.
+    pub(super) min_period: Duration,
+}
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pass {
+    /// Write what changed.
+    Apply,
+    /// Read the maps first, and mend what somebody else changed.
+    Check,
+}
+
+/// When something is to be done.
+#[derive(Clone, Copy, Debug)]
+struct Schedule {
+    min_period: Duration,
+    /// End of the last pass.
+    last: Option<Instant>,
+    /// Something changed.
+    due: Option<Instant>,
+    /// The last pass left something undone.
+    retry: Option<Instant>,
+    check: Instant,
+}
+
+impl Schedule {
+    fn new(min_period: Duration, now: Instant) -> Self {
+        Self {
+            min_period,
+            last: None,
+            due: None,
+            retry: None,
+            check: now + CHECK,
+        }
+    }
+
+    /// Something changed: at once, unless the last pass was just now. Further changes do not put it off.
+    fn changed(&mut self, now: Instant) {
+        let earliest = self.last.map_or(now, |last| last + self.min_period);
+        self.due.get_or_insert(now.max(earliest));
+    }
+
+    /// When the next pass is due.
+    fn next(&self) -> Instant {
+        [self.due, self.retry]
+            .into_iter()
+            .flatten()
+            .fold(self.check, Instant::min)
+    }
+
+    /// What the next pass is.
+    fn pass(&self, now: Instant) -> Pass {
+        if now >= self.check {
+            Pass::Check
+        } else {
+            Pass::Apply
+        }
+    }
+
+    fn done(&mut self, now: Instant, retry_after: Option<Duration>) {
+        self.last = Some(now);
+        self.due = None;
+        self.retry = retry_after.map(|after| now + after);
+        self.check = now + CHECK;
+    }
+
+    /// There is nothing to write from yet.
+    fn not_yet(&mut self, now: Instant) {
+        self.due = None;
+        self.retry = None;
+        self.check = now + CHECK;
+    }
+}
+
+impl<S: Store, C: Clock> Sync<S, C> {
+    /// Syncs until a source is gone.
+    pub(super) async fn run(mut self) {
+        let mut objects: Option<Arc<Objects>> = None;
+        let mut addresses = BTreeSet::new();
+        let mut schedule = Schedule::new(self.min_period, Instant::now());
+        let mut complete = false;
+        loop {
+            tokio::select! {
+                next = self.manifests.next() => match next {
+                    Some(next) => {
+                        objects = Some(next);
+                        schedule.changed(Instant::now());
+                    }
+                    None => return,
+                },
+                changed = self.observed.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let seen = self.observed.borrow_and_update();
+                    let now: BTreeSet<_> = seen.addresses.iter().map(host_address).collect();
+                    if now != addresses || seen.complete != complete {
+                        (addresses, complete) = (now, seen.complete);
+                        schedule.changed(Instant::now());
+                    }
+                },
+                () = sleep_until(schedule.next()) => {
+                    let now = Instant::now();
+                    let Some(objects) = objects.as_ref().filter(|_| complete) else {
+                        schedule.not_yet(now);
+                        continue;
+                    };
+                    let snapshot = Snapshot {
+                        objects: Arc::clone(objects),
+                        node_name: self.node_name.clone(),
+                        host_addresses: addresses.clone(),
+                        options: self.options.clone(),
+                    };
+                    let pass = schedule.pass(now);
+                    let retry = tokio::task::block_in_place(|| self.sync(&snapshot, pass));
+                    schedule.done(Instant::now(), retry);
+                }
+            }
+        }
+    }
+
+    /// One pass. Returns when to try again what could not be done.
+    fn sync(&mut self, snapshot: &Snapshot, pass: Pass) -> Option<Duration> {
+        let started = Instant::now();
+        self.criteria.send_if_modified(|criteria| {
+            let known: BTreeSet<IpAddr> = snapshot
+                .node()
+                .map(|node| node.primary_addresses.iter().copied().collect())
+                .unwrap_or_default();
+            let changed = criteria.node_addresses != known;
+            criteria.node_addresses = known;
+            changed
+        });
+        let (desired, reports) = compile(snapshot);
+        let report = match pass {
+            Pass::Apply => self.reconciler.apply(&desired),
+            Pass::Check => self.reconciler.check(&desired),
+        };
+        self.tell(snapshot, &desired, &reports, &report, started.elapsed());
+        report.retry_after
+    }
+
+    /// Logs what is new, and leaves the rest for `status`.
+    fn tell(
+        &self,
+        snapshot: &Snapshot,
+        desired: &Desired,
+        reports: &[model::Report],
+        report: &Report,
+        took: Duration,
+    ) {
+        let mut synced = self.shared.synced();
+        let rejected: Vec<_> = reports
+            .iter()
+            .filter_map(|report| serde_json::to_value(report).ok())
+            .collect();
+        for (report, value) in reports.iter().zip(&rejected) {
+            if !synced.rejected.contains(value) {
+                match report.severity() {
+                    Severity::Note => tracing::info!("{report}"),
+                    Severity::Warning => tracing::warn!("{report}"),
+                    Severity::Error => tracing::error!("{report}"),
+                }
+            }
+        }
+        let errors = errors(report);
+        let before = synced.sync.take().unwrap_or_default();
+        for error in errors.iter().filter(|error| !before.errors.contains(error)) {
+            tracing::error!("{error}");
+        }
+        if !synced.ready && report.failed.is_empty() {
+            tracing::info!(
+                frontends = desired.frontends.len(),
+                steps = report.steps,
+                ?took,
+                "the first complete state is in the maps"
+            );
+        } else if report.steps > 0 {
+            tracing::debug!(
+                steps = report.steps,
+                entries = report.entries,
+                ?took,
+                "maps updated"
+            );
+        }
+        synced.ready |= report.failed.is_empty();
+        synced.rejected = rejected;
+        synced.counts = counts(snapshot, desired);
+        synced.sync = Some(SyncStatus {
+            at: seconds(SystemTime::now()),
+            millis: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            total: before.total + 1,
+            steps: report.steps as u64,
+            errors,
+        });
+    }
+}
+
+/// What was not done, in words.
+fn errors(report: &Report) -> Vec<String> {
+    let of = |name: Option<&ServicePortName>| name.map(|name| format!("{name}: "));
+    let failed = report.failed.iter().map(|failed| {
+        let whose = of(failed.service_port.as_ref()).unwrap_or_default();
+        let step = if failed.step.is_empty() {
+            String::new()
+        } else {
+            format!("{}: ", failed.step)
+        };
+        format!("{whose}{step}{}", failed.error)
+    });
+    let refused = report.refused.iter().map(|refused| {
+        let whose = of(refused.service_port.as_ref()).unwrap_or_default();
+        format!(
+            "{whose}{} stays as it was: {}",
+            refused.family, refused.reason
+        )
+    });
+    failed.chain(refused).collect()
+}
+
+fn host_address(&(device, address): &(u32, IpAddr)) -> HostAddress {
+    HostAddress { address, device }
+}
+
+fn counts(snapshot: &Snapshot, desired: &Desired) -> BTreeMap<String, u64> {
+    let backends: usize = desired
+        .frontends
+        .values()
+        .map(|frontend| frontend.outside.backends.len())
+        .sum();
+    [
+        ("services", snapshot.objects.services.len()),
+        ("endpoint_slices", snapshot.objects.endpoint_slices.len()),
+        ("nodes", snapshot.objects.nodes.len()),
+        ("frontends", desired.frontends.len()),
+        ("backends", backends),
+        ("node_port_addresses", desired.node_port_addresses.len()),
+    ]
+    .into_iter()
+    .map(|(name, count)| (name.to_owned(), count as u64))
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PERIOD: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_change_after_a_quiet_time_is_written_at_once() {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(PERIOD, now);
+        schedule.changed(now);
+        assert_eq!(schedule.next(), now);
+        assert_eq!(schedule.pass(now), Pass::Apply);
+    }
+
+    #[test]
+    fn changes_within_the_shortest_period_are_written_together() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(PERIOD, start);
+        schedule.done(start, None);
+        schedule.changed(start + PERIOD / 4);
+        schedule.changed(start + PERIOD / 2);
+        assert_eq!(schedule.next(), start + PERIOD);
+    }
+
+    #[test]
+    fn what_could_not_be_done_is_tried_again_and_the_maps_are_checked_now_and_then() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(Duration::ZERO, start);
+        schedule.done(start, Some(PERIOD));
+        assert_eq!(schedule.next(), start + PERIOD);
+        schedule.done(start + PERIOD, None);
+        assert_eq!(schedule.next(), start + PERIOD + CHECK);
+        assert_eq!(schedule.pass(schedule.next()), Pass::Check);
+    }
+
+    #[test]
+    fn without_objects_nothing_is_due() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(Duration::ZERO, start);
+        schedule.changed(start);
+        schedule.not_yet(start);
+        assert_eq!(schedule.next(), start + CHECK);
+    }
+}
