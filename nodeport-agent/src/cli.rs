@@ -202,7 +202,7 @@ pub struct PlanArgs {
     /// Objects.
     #[command(flatten)]
     pub objects: ObjectArgs,
-    /// Plan against the state in this file (made by `dump state -o json`), not against empty maps
+    /// Plan against the state in this file (made by `dump state`), not against empty maps
     #[arg(long, value_name = "FILE", conflicts_with = "pin_dir")]
     pub against: Option<PathBuf>,
     /// Plan against the maps pinned in this directory (needs privileges)
@@ -235,6 +235,8 @@ pub enum DumpWhat {
     Flows,
     /// Counters of packets by outcome and hook.
     Outcomes,
+    /// Everything that `plan --against` needs, as JSON.
+    State,
 }
 
 /// `dump`.

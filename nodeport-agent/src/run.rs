@@ -25,7 +25,7 @@ use crate::maps::{KernelStore, StoreError};
 use crate::model::node_port_addresses::InvalidNodePortAddresses;
 use crate::model::{NodePortAddresses, snapshot};
 use crate::object::OBJECT;
-use crate::observe::server::{self, SocketError};
+use crate::observe::server::{self, Question, SocketError};
 use crate::reconcile::{Monotonic, Reconciler};
 use crate::source::manifests::{Manifests, ManifestsError, Timing};
 use shared::Shared;
@@ -205,8 +205,11 @@ impl Agent {
 
     fn serve(&mut self, listener: UnixListener, shared: &Arc<Shared>) {
         let shared = Arc::clone(shared);
-        let status = Arc::new(move || shared.status());
-        self.spawn("status", server::serve(listener, status));
+        let answers = Arc::new(move |question| match question {
+            Question::Status => serde_json::to_vec(&shared.status()),
+            Question::Names => serde_json::to_vec(&shared.synced().names),
+        });
+        self.spawn("status", server::serve(listener, answers));
     }
 
     fn spawn(&mut self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {

@@ -1,10 +1,14 @@
 //! `dump`: what is in the maps.
 
+use std::path::Path;
+
 use anyhow::Result;
 
 use super::{DumpArgs, DumpWhat, Output, print, print_json};
 use crate::datapath::Pins;
 use crate::maps::KernelStore;
+use crate::observe::contents::Names;
+use crate::observe::server::{self, Question};
 use crate::observe::{contents, counters, text};
 
 /// Prints one kind of entry. Needs no agent.
@@ -16,18 +20,28 @@ pub(super) fn dump(args: &DumpArgs) -> Result<()> {
             show(args, &named, || text::outcomes(&named))
         }
         DumpWhat::Frontends => {
-            let rows = contents::frontends(&store)?;
+            let names = names(&args.places.run_dir);
+            let rows = contents::frontends(contents::state(&store)?, &names);
             show(args, &rows, || contents::frontends_text(&rows))
         }
         DumpWhat::Backends => {
-            let rows = contents::backends(&store)?;
+            let rows = contents::backends(&contents::state(&store)?);
             show(args, &rows, || contents::backends_text(&rows))
         }
+        DumpWhat::State => print_json(&contents::state(&store)?),
         DumpWhat::Flows => {
             let rows = contents::flows(&store)?;
             show(args, &rows, || contents::flows_text(&rows))
         }
     }
+}
+
+/// Names of service ports, which only a running agent knows: the maps have numbers.
+fn names(run_dir: &Path) -> Names {
+    server::ask(run_dir, Question::Names)
+        .ok()
+        .flatten()
+        .unwrap_or_default()
 }
 
 fn show(args: &DumpArgs, rows: &impl serde::Serialize, text: impl Fn() -> String) -> Result<()> {

@@ -11,7 +11,7 @@ use crate::datapath::Pins;
 use crate::datapath::devices;
 use crate::maps::{KernelStore, read_contents};
 use crate::model::{HostAddress, NodePortAddresses, Snapshot, compile, snapshot};
-use crate::plan::{Installed, Limits, Plan, diff};
+use crate::plan::{Installed, Limits, Plan, State, diff};
 use crate::source::manifests;
 
 /// How much fits into maps that do not exist yet: their defaults.
@@ -29,18 +29,37 @@ pub(super) fn plan(args: &PlanArgs) -> Result<()> {
     for report in &reports {
         tracing::warn!("{report}");
     }
-    let installed = match &args.pin_dir {
-        Some(directory) => {
-            let store = KernelStore::open(&Pins::new(directory).maps())?;
-            Installed::adopt(&read_contents(&store)?, &read_contents(&store)?)
-        }
-        None => Installed::empty(LIMITS),
-    };
+    let installed = installed(args)?;
     let plan = diff(&desired, &installed);
     match args.output {
-        Output::Json => print_json(&json(&plan)),
+        Output::Json => print_json(&json!({
+            "steps": plan.view(&installed),
+            "refused": plan.refused,
+            "reports": reports,
+        })),
         Output::Table => print(&text(&plan)),
     }
+}
+
+/// What the steps start from.
+fn installed(args: &PlanArgs) -> Result<Installed> {
+    if let Some(file) = &args.against {
+        let text =
+            std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let state: State = serde_json::from_slice(&text)
+            .with_context(|| format!("{} is no state (`dump state` makes one)", file.display()))?;
+        return state
+            .installed()
+            .with_context(|| format!("{} is no state of these maps", file.display()));
+    }
+    let Some(directory) = &args.pin_dir else {
+        return Ok(Installed::empty(LIMITS));
+    };
+    let store = KernelStore::open(&Pins::new(directory).maps())?;
+    Ok(Installed::adopt(
+        &read_contents(&store)?,
+        &read_contents(&store)?,
+    ))
 }
 
 /// The objects, and this machine's addresses.
@@ -79,13 +98,4 @@ fn text(plan: &Plan) -> String {
         lines.push("nothing to do".to_owned());
     }
     lines.join("\n")
-}
-
-fn json(plan: &Plan) -> serde_json::Value {
-    let steps: Vec<_> = plan
-        .steps
-        .iter()
-        .map(|planned| json!({"map": planned.step.map(), "step": planned.step.to_string(), "entries": planned.step.entries()}))
-        .collect();
-    json!({"steps": steps, "refused": plan.refused})
 }

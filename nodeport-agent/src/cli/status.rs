@@ -9,12 +9,13 @@ use super::{Output, StatusArgs, print, print_json};
 use crate::datapath::devices::{DeviceState, HookState, Role};
 use crate::datapath::{Mode, Pins, Place, chain, pinned_places};
 use crate::maps::{Devices, KernelStore, Store as _};
-use crate::observe::{Status, counters, server, text};
+use crate::observe::server::{self, Question};
+use crate::observe::{Status, counters, text};
 
 /// Prints the status.
 pub(super) fn status(args: &StatusArgs) -> Result<()> {
     let pins = Pins::new(&args.places.pin_dir);
-    let status = match server::ask(&args.places.run_dir)? {
+    let status = match server::ask(&args.places.run_dir, Question::Status)? {
         Some(status) => status,
         None => left_behind(&pins)?,
     };

@@ -3,59 +3,40 @@
 //! Owns the rows and their names. Refuses to write. Invariant: what is shown is what the programs follow, read from the maps
 //! themselves, not what the agent believes.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 
-use nodeport_common::{Backend, Flow, FlowKey, V4, V6, backend_flags, flow_flags, tcp_flags};
+use nodeport_common::{Flow, FlowKey, V4, V6, flow_flags, tcp_flags};
 use serde::Serialize;
 
 use super::text::{table, trimmed};
 use crate::flows::pair::is_pair;
 use crate::maps::{Flows, IpBytes, Pending, Store, StoreError, read_contents};
-use crate::plan::{Contents, frontend_flag_names, frontend_text, protocol_name, socket_address};
+use crate::plan::{BackendView, FrontendView, Installed, State, protocol_name, socket_address};
+
+/// Names of service ports by number, as the running agent knows them.
+pub type Names = BTreeMap<u32, String>;
 
 /// A front end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FrontendRow {
-    /// In words, as `plan` prints it.
+    /// The front end in words.
     pub frontend: String,
-    /// Its address; `None` for a NodePort, which answers on all accepted node addresses.
-    pub address: Option<std::net::IpAddr>,
     /// `IPv4` or `IPv6`.
-    pub family: String,
-    /// Its port.
-    pub port: u16,
-    /// Its protocol.
-    pub protocol: String,
-    /// Number of its service port.
-    pub service: u32,
-    /// Names of its flags.
-    pub flags: Vec<String>,
-    /// Endpoints for clients that are not on this node.
-    pub outside: Vec<BackendRow>,
-    /// Endpoints for Pods of this node.
-    pub inside: Vec<BackendRow>,
-    /// Endpoints that existing UDP flows may keep.
-    pub serving: u32,
-}
-
-/// An endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct BackendRow {
-    /// Where it is.
-    pub address: SocketAddr,
-    /// Whether it is on this node.
-    pub local: bool,
+    pub family: &'static str,
+    /// What is in its maps.
+    #[serde(flatten)]
+    pub view: FrontendView,
 }
 
 /// An endpoint of a front end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct BackendOfRow {
+pub struct BackendRow {
     /// The front end in words.
     pub frontend: String,
     /// The endpoint.
     #[serde(flatten)]
-    pub backend: BackendRow,
+    pub backend: BackendView,
     /// Whether clients that are not on this node may get it.
     pub outside: bool,
     /// Whether Pods of this node may get it.
@@ -94,67 +75,62 @@ pub struct FlowRow {
     pub missing: Option<&'static str>,
 }
 
-/// Front ends of both families with their endpoints.
+/// Everything that plans are about.
 ///
 /// # Errors
 /// A map cannot be read.
-pub fn frontends(store: &impl Store) -> Result<Vec<FrontendRow>, StoreError> {
-    let mut rows = frontends_of::<V4>(&read_contents(store)?);
-    rows.extend(frontends_of::<V6>(&read_contents(store)?));
-    Ok(rows)
+pub fn state(store: &impl Store) -> Result<State, StoreError> {
+    let installed = Installed::adopt(&read_contents(store)?, &read_contents(store)?);
+    Ok(State::of(&installed))
 }
 
-fn frontends_of<A: IpBytes>(contents: &Contents<A>) -> Vec<FrontendRow> {
-    let mut frontends = contents.frontends.clone();
-    frontends.sort_unstable_by_key(|(key, _)| *key);
-    let rows = frontends.iter().map(|(key, value)| FrontendRow {
-        frontend: frontend_text(key),
-        address: Some(key.address.ip()).filter(|address| !address.is_unspecified()),
-        family: A::FAMILY.to_string(),
-        port: u16::from_be_bytes(key.port),
-        protocol: protocol_name(key.protocol),
-        service: value.service,
-        flags: frontend_flag_names(value.flags),
-        outside: set(&contents.backends, value.base, value.len),
-        inside: set(&contents.backends, value.local_base, value.local_len),
-        serving: value.serving,
-    });
-    rows.collect()
+/// Front ends of both families, with the names of their service ports as far as `names` has them.
+#[must_use]
+pub fn frontends(state: State, names: &Names) -> Vec<FrontendRow> {
+    let families = [("IPv4", state.v4), ("IPv6", state.v6)];
+    let mut rows = Vec::new();
+    for (family, state) in families {
+        rows.extend(state.frontends.into_iter().map(|mut view| {
+            view.service_port = names.get(&view.service).cloned();
+            FrontendRow {
+                frontend: text_of(&view, family),
+                family,
+                view,
+            }
+        }));
+    }
+    rows
 }
 
-/// The endpoints of a set, each once: a set may hold one in many slots.
-fn set<A: IpBytes>(slots: &[Backend<A>], base: u32, len: u32) -> Vec<BackendRow> {
-    let slots = slots.iter().skip(base as usize).take(len as usize);
-    let rows: BTreeSet<BackendRow> = slots
-        .map(|slot| BackendRow {
-            address: socket_address(slot.address, slot.port),
-            local: slot.flags & backend_flags::LOCAL != 0,
-        })
-        .collect();
-    rows.into_iter().collect()
+/// A front end in words. Only its family tells one NodePort from the other.
+fn text_of(view: &FrontendView, family: &str) -> String {
+    match view.address {
+        Some(address) => format!("{}/{}", SocketAddr::new(address, view.port), view.protocol),
+        None => format!("{family} node:{}/{}", view.port, view.protocol),
+    }
 }
 
 /// Each endpoint of each front end.
-///
-/// # Errors
-/// A map cannot be read.
-pub fn backends(store: &impl Store) -> Result<Vec<BackendOfRow>, StoreError> {
+#[must_use]
+pub fn backends(state: &State) -> Vec<BackendRow> {
+    let families = [("IPv4", &state.v4), ("IPv6", &state.v6)];
     let mut rows = Vec::new();
-    for frontend in frontends(store)? {
-        let all: BTreeSet<BackendRow> = frontend
-            .outside
-            .iter()
-            .chain(&frontend.inside)
-            .copied()
-            .collect();
-        rows.extend(all.into_iter().map(|backend| BackendOfRow {
-            frontend: frontend.frontend.clone(),
-            outside: frontend.outside.contains(&backend),
-            inside: frontend.inside.contains(&backend),
-            backend,
-        }));
+    for (family, state) in families {
+        for frontend in &state.frontends {
+            let sets = [&frontend.outside.backends, &frontend.inside.backends];
+            let mut all: Vec<BackendView> = sets.into_iter().flatten().copied().collect();
+            all.sort_unstable_by_key(|one| (one.address, one.local));
+            // A set may hold an endpoint in many slots.
+            all.dedup();
+            rows.extend(all.into_iter().map(|backend| BackendRow {
+                frontend: text_of(frontend, family),
+                outside: frontend.outside.backends.contains(&backend),
+                inside: frontend.inside.backends.contains(&backend),
+                backend,
+            }));
+        }
     }
-    Ok(rows)
+    rows
 }
 
 /// Flows of both families, established ones first.
@@ -222,7 +198,7 @@ fn row<A: IpBytes>(
         } else {
             "stack"
         },
-        state: state(forward, reply),
+        state: seen(forward, reply),
         packets,
         bytes,
         reply_packets,
@@ -235,11 +211,12 @@ fn row<A: IpBytes>(
     }
 }
 
-fn state<A>(forward: Option<&Flow<A>>, reply: Option<&Flow<A>>) -> Vec<&'static str> {
+fn seen<A>(forward: Option<&Flow<A>>, reply: Option<&Flow<A>>) -> Vec<&'static str> {
     let tcp = |side: Option<&Flow<A>>, bit: u8| side.is_some_and(|flow| flow.tcp & bit != 0);
-    let seen = |side: Option<&Flow<A>>| side.is_some_and(|flow| flow.flags & flow_flags::SEEN != 0);
+    let spoke =
+        |side: Option<&Flow<A>>| side.is_some_and(|flow| flow.flags & flow_flags::SEEN != 0);
     [
-        (seen(reply), "answered"),
+        (spoke(reply), "answered"),
         (tcp(forward, tcp_flags::FIN), "client_fin"),
         (tcp(reply, tcp_flags::FIN), "backend_fin"),
         (
@@ -256,16 +233,22 @@ fn state<A>(forward: Option<&Flow<A>>, reply: Option<&Flow<A>>) -> Vec<&'static 
 #[must_use]
 pub fn frontends_text(rows: &[FrontendRow]) -> String {
     let mut table = table(&[
-        "FRONTEND", "SERVICE", "OUTSIDE", "INSIDE", "SERVING", "FLAGS",
+        "FRONTEND",
+        "SERVICE PORT",
+        "OUTSIDE",
+        "INSIDE",
+        "SERVING",
+        "FLAGS",
     ]);
-    for row in rows {
+    for FrontendRow { frontend, view, .. } in rows {
+        let name = view.service_port.clone();
         table.add_row([
-            row.frontend.clone(),
-            row.service.to_string(),
-            row.outside.len().to_string(),
-            row.inside.len().to_string(),
-            row.serving.to_string(),
-            row.flags.join(","),
+            frontend.clone(),
+            name.unwrap_or_else(|| format!("#{}", view.service)),
+            view.outside.backends.len().to_string(),
+            view.inside.backends.len().to_string(),
+            view.serving.to_string(),
+            view.flags.join(","),
         ]);
     }
     trimmed(&table)
@@ -273,7 +256,7 @@ pub fn frontends_text(rows: &[FrontendRow]) -> String {
 
 /// Endpoints as a table.
 #[must_use]
-pub fn backends_text(rows: &[BackendOfRow]) -> String {
+pub fn backends_text(rows: &[BackendRow]) -> String {
     let mut table = table(&["FRONTEND", "BACKEND", "WHERE", "FOR"]);
     for row in rows {
         table.add_row([

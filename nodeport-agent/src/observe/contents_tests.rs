@@ -1,6 +1,8 @@
 //! Maps in memory, and the rows that are shown of them.
 
-use nodeport_common::{Frontend, FrontendKey, NextHop, frontend_flags, protocol};
+use nodeport_common::{
+    Backend, Frontend, FrontendKey, NextHop, backend_flags, frontend_flags, protocol,
+};
 
 use super::*;
 use crate::maps::{Backends, Frontends, MemoryStore};
@@ -41,21 +43,27 @@ fn store() -> MemoryStore {
 }
 
 #[test]
-fn a_front_end_is_shown_with_both_sets() {
-    let rows = frontends(&store()).expect("rows");
-    let [row] = rows.as_slice() else {
-        panic!("{rows:?}");
-    };
-    assert_eq!((row.address, row.port, row.service), (None, 30080, 7));
-    assert_eq!(row.flags, ["node_port", "policy_local"]);
-    assert_eq!(row.outside.len(), 1);
-    assert_eq!(row.inside.len(), 2);
-    assert!(row.inside[0].local && !row.inside[1].local);
+fn a_front_end_has_a_name_if_an_agent_tells_it() {
+    let state = state(&store()).expect("readable");
+    let names = Names::from([(7, "shop/web:http TCP".to_owned())]);
+    let named = frontends(state.clone(), &names);
+    assert_eq!(named.len(), 1);
+    assert_eq!(
+        named[0].view.service_port.as_deref(),
+        Some("shop/web:http TCP")
+    );
+    assert_eq!((named[0].view.address, named[0].view.port), (None, 30080));
+    assert_eq!(named[0].view.flags, ["node_port", "policy_local"]);
+    let text = frontends_text(&frontends(state, &Names::new()));
+    assert!(
+        text.contains("IPv4 node:30080/TCP") && text.contains("#7"),
+        "{text}"
+    );
 }
 
 #[test]
 fn an_endpoint_says_for_whom_it_is() {
-    let rows = backends(&store()).expect("rows");
+    let rows = backends(&state(&store()).expect("readable"));
     let found: Vec<_> = rows
         .iter()
         .map(|row| (row.backend.address.to_string(), row.outside, row.inside))
@@ -67,18 +75,23 @@ fn an_endpoint_says_for_whom_it_is() {
             ("10.244.1.2:8080".to_owned(), false, true),
         ]
     );
-    let text = backends_text(&rows);
-    assert!(
-        text.lines()
-            .nth(1)
-            .is_some_and(|line| line.ends_with("here    all")),
-        "{text}"
+    let words: Vec<Vec<String>> = backends_text(&rows)
+        .lines()
+        .map(|line| line.split_whitespace().map(str::to_owned).collect())
+        .collect();
+    assert_eq!(
+        words[1],
+        ["IPv4", "node:30080/TCP", "10.244.1.1:8080", "here", "all"]
     );
-    assert!(
-        text.lines()
-            .nth(2)
-            .is_some_and(|line| line.ends_with("remote  inside")),
-        "{text}"
+    assert_eq!(
+        words[2],
+        [
+            "IPv4",
+            "node:30080/TCP",
+            "10.244.1.2:8080",
+            "remote",
+            "inside"
+        ]
     );
 }
 

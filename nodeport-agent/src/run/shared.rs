@@ -13,6 +13,7 @@ use crate::datapath::devices::{DeviceState, Observed};
 use crate::datapath::{Config, XdpPolicy};
 use crate::flows::Walked;
 use crate::maps::KernelStore;
+use crate::observe::contents::Names;
 use crate::observe::{Status, SyncStatus, counters};
 
 /// The collected picture.
@@ -39,6 +40,7 @@ pub(super) struct Synced {
     pub(super) sync: Option<SyncStatus>,
     pub(super) rejected: Vec<serde_json::Value>,
     pub(super) counts: BTreeMap<String, u64>,
+    pub(super) names: Names,
 }
 
 impl Shared {

@@ -17,6 +17,8 @@ use crate::maps::Store;
 use crate::model::desired::ServicePortName;
 use crate::model::{self, Desired, HostAddress, Objects, Severity, Snapshot, compile, snapshot};
 use crate::observe::SyncStatus;
+use crate::observe::contents::Names;
+use crate::plan::Ids;
 use crate::reconcile::{Clock, Reconciler, Report};
 use crate::source::manifests::Manifests;
 
@@ -221,6 +223,7 @@ impl<S: Store, C: Clock> Sync<S, C> {
         synced.ready |= report.failed.is_empty();
         synced.rejected = rejected;
         synced.counts = counts(snapshot, desired);
+        synced.names = names(desired, self.reconciler.installed().ids());
         synced.sync = Some(SyncStatus {
             at: seconds(SystemTime::now()),
             millis: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
@@ -251,6 +254,18 @@ fn errors(report: &Report) -> Vec<String> {
         )
     });
     failed.chain(refused).collect()
+}
+
+/// Names of service ports by number.
+fn names(desired: &Desired, ids: &Ids) -> Names {
+    desired
+        .frontends
+        .values()
+        .filter_map(|frontend| {
+            let name = &frontend.service_port;
+            Some((ids.id(name)?, format!("{name} {}", name.protocol)))
+        })
+        .collect()
 }
 
 fn host_address(&(device, address): &(u32, IpAddr)) -> HostAddress {
