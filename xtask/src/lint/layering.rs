@@ -77,7 +77,7 @@ const RULES: &[Rule] = &[
         except: &[],
         forbidden: &["crate::reconcile", "crate::source", "crate::cli"],
         tests_too: true,
-        because: "imports go one way: model <- plan <- maps <- reconcile",
+        because: "what works with the kernel knows neither the command line nor where objects come from",
     },
     Rule {
         files: &["nodeport-agent/src/source"],
