@@ -1,10 +1,8 @@
-//! The datapath in the kernel: loading, attaching, adopting, cleaning. Needs root and a built object; says so where either lacks.
-//!
-//! Each story runs in network and mount namespaces of its own: this executable starts itself again under `unshare`, so nothing
-//! outlives it.
+//! The datapath in the kernel: loading, attaching, adopting, cleaning.
+
+mod inside;
 
 use std::path::PathBuf;
-use std::process::Command;
 
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{SchedClassifier, TcAttachType};
@@ -17,37 +15,7 @@ use nodeport_agent::datapath::{
 use nodeport_agent::object::OBJECT;
 use nodeport_common::Hook;
 
-const INSIDE: &str = "NODEPORT_TEST_INSIDE";
-
-/// Runs a story in namespaces of its own, with a BPF file system at its usual place.
-fn isolated(name: &str, story: impl FnOnce()) {
-    if std::env::var_os(INSIDE).is_some() {
-        sh("mount -t bpf bpf /sys/fs/bpf");
-        sh("ip link set lo up");
-        story();
-        return;
-    }
-    if OBJECT.is_empty() || !rustix::process::geteuid().is_root() {
-        println!("skipped: needs root and the BPF object (cargo xtask build)");
-        return;
-    }
-    let status = Command::new("unshare")
-        .args(["--net", "--mount", "--propagation", "private", "--"])
-        .arg(std::env::current_exe().expect("this executable"))
-        .args(["--exact", name, "--nocapture"])
-        .env(INSIDE, "1")
-        .status()
-        .expect("unshare");
-    assert!(status.success(), "{name}");
-}
-
-/// Runs a command line; it must succeed.
-fn sh(line: &str) -> String {
-    let output = Command::new("sh").args(["-ec", line]).output().expect("sh");
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{line}: {error}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
+use inside::{isolated, sh};
 
 fn config() -> Config {
     Config {

@@ -46,6 +46,8 @@ pub struct Attached {
     pub mode: Mode,
     /// Since when; a link that was taken over counts from its first day.
     pub since: SystemTime,
+    /// Whether the link was there before.
+    pub taken_over: bool,
 }
 
 /// What netlink says of the XDP program of a device.
@@ -118,19 +120,22 @@ impl Attacher {
         let mut reasons = Vec::new();
         for &mode in modes {
             match new_xdp(program, target, mode) {
-                Ok(link) => return pin(link, path, mode).map(Some),
-                Err(reason) => {
-                    if mode == Mode::Native && modes.len() > 1 {
-                        tracing::warn!(device = target.name, %reason, "no native XDP, trying generic");
+                Ok(link) => {
+                    for reason in reasons {
+                        tracing::warn!(device = target.name, %reason, "generic XDP instead of native");
                     }
-                    reasons.push(reason);
+                    return pin(link, path, mode).map(Some);
                 }
+                Err(reason) => reasons.push(reason),
             }
         }
         Err(DatapathError::Attach {
             device: target.name.to_owned(),
             place,
-            reason: reasons.join("; "),
+            reason: {
+                reasons.dedup();
+                reasons.join("; ")
+            },
         })
     }
 
@@ -294,6 +299,7 @@ fn adopted<T>(
         Ok(_link) => Adoption::Done(Attached {
             mode,
             since: pinned_since(path),
+            taken_over: true,
         }),
         Err(error) => {
             tracing::info!(device = target.name, error = %chain(&error), "the old link is dead and is replaced");
@@ -383,6 +389,7 @@ fn pin(link: FdLink, path: PathBuf, mode: Mode) -> Result<Attached, DatapathErro
     Ok(Attached {
         mode,
         since: SystemTime::now(),
+        taken_over: false,
     })
 }
 

@@ -25,23 +25,27 @@ pub(super) fn attach(
     // An error here means that the qdisc is there already; any other reason shows in the next call.
     let _exists: Result<(), TcError> = tc::qdisc_add_clsact(device);
     let old = SchedClassifierLink::attached(device, direction, PRIORITY, HANDLE, None)?;
-    let id = match program.attach_to_link(old) {
-        Ok(id) => id,
-        Err(_) => program.attach_with_options(
-            device,
-            direction,
-            TcAttachOptions::Netlink(NlOptions {
-                priority: PRIORITY,
-                handle: HANDLE,
-                classid: None,
-            }),
-        )?,
+    let (id, taken_over) = match program.attach_to_link(old) {
+        Ok(id) => (id, true),
+        Err(_) => (
+            program.attach_with_options(
+                device,
+                direction,
+                TcAttachOptions::Netlink(NlOptions {
+                    priority: PRIORITY,
+                    handle: HANDLE,
+                    classid: None,
+                }),
+            )?,
+            false,
+        ),
     };
     // Dropping the link would remove the filter, which must outlive us.
     mem::forget(program.take_link(id)?);
     Ok(Attached {
         mode: Mode::Clsact,
         since: SystemTime::now(),
+        taken_over,
     })
 }
 

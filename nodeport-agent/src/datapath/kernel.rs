@@ -56,7 +56,7 @@ pub fn hz() -> u32 {
 /// The ports that the host's own sockets take by themselves.
 #[must_use]
 pub fn local_port_range() -> Option<PortRange> {
-    let text = read("/proc/sys/net/ipv4/ip_local_port_range")?;
+    let text = net_setting("ipv4/ip_local_port_range")?;
     let (first, last) = text.split_once(char::is_whitespace)?;
     Some(PortRange {
         first: first.trim().parse().ok()?,
@@ -64,26 +64,10 @@ pub fn local_port_range() -> Option<PortRange> {
     })
 }
 
-/// Whether this network namespace forwards IPv4 and IPv6 packets.
+/// A setting of this network namespace, such as `ipv4/ip_forward`.
 #[must_use]
-pub fn forwarding() -> (Option<bool>, Option<bool>) {
-    let on = |path| read(path).map(|text| text != "0");
-    (
-        on("/proc/sys/net/ipv4/ip_forward"),
-        on("/proc/sys/net/ipv6/conf/all/forwarding"),
-    )
-}
-
-/// Strictness of the reverse path filter of a device: the larger of its own setting and that for all (1 is strict, 2 loose).
-#[must_use]
-pub fn rp_filter(device: &str) -> Option<u8> {
-    let of = |name: &str| {
-        let path = Path::new("/proc/sys/net/ipv4/conf")
-            .join(name)
-            .join("rp_filter");
-        read(path)?.parse::<u8>().ok()
-    };
-    Some(of("all")?.max(of(device)?))
+pub fn net_setting(name: &str) -> Option<String> {
+    read(Path::new("/proc/sys/net").join(name))
 }
 
 /// A file's text without surrounding blanks.

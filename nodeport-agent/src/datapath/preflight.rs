@@ -95,16 +95,9 @@ fn check_bpf_fs(pin_dir: &Path) -> Result<(), DatapathError> {
 #[must_use]
 pub fn warnings(node_ports: PortRange) -> Vec<String> {
     let mut found = Vec::new();
-    let (v4, v6) = kernel::forwarding();
-    if v4 == Some(false) {
+    if kernel::net_setting("ipv4/ip_forward").as_deref() == Some("0") {
         found.push(
-            "net.ipv4.ip_forward is 0: IPv4 packets cannot be forwarded to Pods; set it to 1 (sysctl -w net.ipv4.ip_forward=1)"
-                .to_owned(),
-        );
-    }
-    if v6 == Some(false) {
-        found.push(
-            "net.ipv6.conf.all.forwarding is 0: IPv6 packets cannot be forwarded to Pods; set it to 1 if this node has IPv6 Pods"
+            "net.ipv4.ip_forward is 0: packets cannot be forwarded to Pods; set it to 1 (sysctl -w net.ipv4.ip_forward=1)"
                 .to_owned(),
         );
     }

@@ -111,7 +111,7 @@ impl Shared {
             ready,
             healthy: ready && problems.is_empty(),
             problems,
-            warnings: self.warnings.clone(),
+            warnings: [self.warnings.clone(), observed.warnings].concat(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             node: self.node.clone(),
             pid: Some(std::process::id()),

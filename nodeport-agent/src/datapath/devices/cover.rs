@@ -207,9 +207,15 @@ impl Cover {
         match result {
             Ok(Some(attached)) => {
                 self.failed.remove(&place);
-                let before = self.attached.entry(place).or_insert(attached);
-                if *before == attached || before.mode != attached.mode {
-                    tracing::info!(device = name, index = place.device, hook = place.hook.name(), mode = ?attached.mode, "attached");
+                let before = self.attached.insert(place, attached);
+                if before.map(|before| before.mode) != Some(attached.mode) {
+                    let (index, hook, mode) = (place.device, place.hook.name(), attached.mode);
+                    let how = if attached.taken_over {
+                        "taken over"
+                    } else {
+                        "attached"
+                    };
+                    tracing::info!(device = name, index, hook, ?mode, "{how}");
                 }
             }
             Ok(None) => {}
@@ -220,7 +226,8 @@ impl Cover {
                 };
                 self.attached.remove(&place);
                 if self.failed.get(&place) != Some(&reason) {
-                    tracing::error!(device = name, index = place.device, hook = place.hook.name(), %reason, "not attached");
+                    let (index, hook) = (place.device, place.hook.name());
+                    tracing::error!(device = name, index, hook, %reason, "not attached");
                     self.failed.insert(place, reason);
                 }
             }

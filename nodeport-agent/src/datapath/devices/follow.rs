@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
+use super::advice::advice;
 use super::classify::{Covered, Criteria, classify};
 use super::cover::{Cover, DeviceState};
 use super::inventory::Inventory;
@@ -24,6 +25,7 @@ use super::neighbours::Neighbours;
 use super::netlink::{self, Reader};
 use crate::datapath::control::ControlMap;
 use crate::datapath::error::{DatapathError, chain};
+use crate::datapath::kernel;
 
 /// Shortest time between two reactions: a burst of events is one.
 const PACE: Duration = Duration::from_millis(50);
@@ -39,6 +41,8 @@ pub struct Observed {
     pub addresses: BTreeSet<(u32, IpAddr)>,
     /// Covered devices.
     pub devices: Vec<DeviceState>,
+    /// Settings of devices that keep packets from being carried.
+    pub warnings: Vec<String>,
     /// What last went wrong with the whole, if it still does.
     pub error: Option<String>,
 }
@@ -249,8 +253,13 @@ impl Follower {
             complete: true,
             addresses: self.inventory.addresses().collect(),
             devices: self.cover.states(wanted),
+            warnings: advice(&self.inventory, wanted, &kernel::net_setting),
             error,
         };
+        let before = self.observed.borrow().warnings.clone();
+        for warning in now.warnings.iter().filter(|one| !before.contains(one)) {
+            tracing::warn!("{warning}");
+        }
         self.observed.send_if_modified(|seen| {
             let changed = *seen != now;
             *seen = now;

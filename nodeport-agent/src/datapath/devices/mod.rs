@@ -1,5 +1,6 @@
 //! The devices of this node: what they are, which programs they get, and how both follow the kernel.
 
+pub mod advice;
 pub mod classify;
 pub mod cover;
 pub mod follow;
