@@ -258,11 +258,17 @@ impl<A: KernelFamily, H: AtHook> Tables<A> for KernelTables<H> {
         let device = unsafe { DEVICES.get(fib.ifindex) };
         answer.xdp_target =
             device.is_some_and(|device| device.flags & device_flags::XDP_TARGET != 0);
+        // The kernel fills in the MTU only where it knows the neighbour.
+        let mtu = if answer.status == RouteStatus::Known {
+            // SAFETY: the kernel wrote the route's MTU into the union.
+            unsafe { fib.__bindgen_anon_1.mtu_result }
+        } else {
+            device.map_or(u16::MAX, |device| device.mtu)
+        };
         answer.hop = NextHop {
             generation: self.control.route_generation,
             device: fib.ifindex,
-            // SAFETY: the kernel wrote the route's MTU into the union.
-            mtu: unsafe { fib.__bindgen_anon_1.mtu_result },
+            mtu,
             looked_up: 0,
             destination_mac: fib.dmac,
             source_mac: fib.smac,
