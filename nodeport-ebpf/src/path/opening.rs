@@ -94,9 +94,9 @@ fn admit<A: Family, T: Tables<A>>(tables: &T, segment: &Segment<A>) -> Result<()
     if T::HOOK == Hook::Xdp && is_tcp {
         return Err(Outcome::LeftToTc);
     }
-    // A reply to a connection of this host whose local port happens to be a NodePort (J2, J3; behaviours 18.4), or a RST that
-    // belongs to nothing. What remains is picked up, as netfilter does (B9).
-    if segment.tcp & tcp::RST != 0 || tables.host_owns(key) {
+    // A reply to a connection of this host whose local port happens to be a NodePort (J2, J3; behaviours 18.4), a SYN with ACK that answers
+    // somebody else's (A7), or a RST that belongs to nothing. What remains is picked up, as netfilter does (B9).
+    if segment.tcp & (tcp::SYN | tcp::RST) != 0 || tables.host_owns(key) {
         return Err(Outcome::Untouched);
     }
     Ok(())
@@ -235,16 +235,20 @@ fn open<'t, A: Family, T: Tables<A>>(
     if route.status == RouteStatus::Known {
         way::remember_hop(tables, blank, &route.hop, route.xdp_target);
     }
-    // If another CPU was first with the same tuple, its flow is used (B10) and ours taken back.
+    // If another CPU was first with the same tuple, its flow is used (B10) and ours taken back. It may have moved it to the established
+    // table just between our looks at the two.
     let inserted = tables.add_pending(key, blank);
-    if inserted.is_err() {
+    let established = tables.flow(key);
+    if inserted.is_err() || established.is_some() {
         tables.remove_pending(reply_key);
+    }
+    if inserted.is_ok() && established.is_some() {
+        tables.remove_pending(key);
     }
     if inserted == Err(InsertError::Full) {
         return Err(Stop::Drop(Outcome::PendingTableFailed));
     }
-    tables
-        .pending(key)
-        .or_else(|| tables.flow(key))
+    established
+        .or_else(|| tables.pending(key))
         .ok_or(Stop::Drop(Outcome::FlowConflict))
 }
