@@ -76,6 +76,22 @@ fn inserted(result: Result<(), i32>) -> Result<(), InsertError> {
     })
 }
 
+/// Length of a question to the routing tables, as the helper takes it.
+const FIB_LEN: i32 = 64;
+const _: () = assert!(size_of::<bpf_fib_lookup>() == 64);
+
+/// What `bpf_fib_lookup` returned: a negative errno, or one of `BPF_FIB_LKUP_RET_*`.
+#[inline(always)]
+fn status(result: i64) -> RouteStatus {
+    if result == i64::from(BPF_FIB_LKUP_RET_SUCCESS) {
+        RouteStatus::Known
+    } else if result == i64::from(BPF_FIB_LKUP_RET_NO_NEIGH) {
+        RouteStatus::NeedsNeighbour
+    } else {
+        RouteStatus::None
+    }
+}
+
 impl<A: KernelFamily, H: AtHook> Tables<A> for KernelTables<H> {
     const HOOK: Hook = H::HOOK;
 
@@ -242,18 +258,9 @@ impl<A: KernelFamily, H: AtHook> Tables<A> for KernelTables<H> {
         };
         // SAFETY: `ctx` is this program's context, and the length is that of the struct.
         let result = unsafe {
-            generated::bpf_fib_lookup(
-                self.ctx,
-                core::ptr::from_mut(fib),
-                size_of::<bpf_fib_lookup>() as i32,
-                flags,
-            )
+            generated::bpf_fib_lookup(self.ctx, core::ptr::from_mut(fib), FIB_LEN, flags)
         };
-        answer.status = match result as u32 {
-            BPF_FIB_LKUP_RET_SUCCESS => RouteStatus::Known,
-            BPF_FIB_LKUP_RET_NO_NEIGH => RouteStatus::NeedsNeighbour,
-            _ => RouteStatus::None,
-        };
+        answer.status = status(result);
         // SAFETY: as in `new`.
         let device = unsafe { DEVICES.get(fib.ifindex) };
         answer.xdp_target =

@@ -8,7 +8,7 @@ use super::checksum::{Diff, Sum, add, updated};
 use crate::packet::Packet;
 
 /// An address family, named by its address type.
-pub trait Family: Copy + Eq + 'static {
+pub trait Family: Copy + Eq + Default + 'static {
     /// Ethertype, network order.
     const ETHERTYPE: [u8; 2];
     /// Protocol number of the family's ICMP.
