@@ -329,4 +329,4 @@ fn write_error(map: &'static str, operation: &'static str) -> impl FnOnce(io::Er
 
 #[cfg(test)]
 #[path = "kernel_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -30,8 +30,8 @@ fn create(layout: &Layout, entries: u32) -> MapData {
     MapData::create(map, layout.map, None).expect("a map can be created")
 }
 
-/// Real maps, unpinned, of so many entries each.
-fn store(entries: u32) -> Option<KernelStore> {
+/// Real maps, unpinned, of so many entries each; none without root.
+pub(crate) fn store(entries: u32) -> Option<KernelStore> {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: creating BPF maps needs root");
         return None;

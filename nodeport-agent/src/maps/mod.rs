@@ -24,3 +24,6 @@ pub use kind::{
 pub use layout::{Layout, LayoutError};
 pub use memory::MemoryStore;
 pub use store::{Entry, Partial, Store, StoreError};
+
+#[cfg(test)]
+pub(crate) use kernel::tests::store as real_maps;

@@ -5,19 +5,20 @@
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
-/// Starts logging, one JSON object a line or text for people. A second call does nothing.
-pub fn init(level: LevelFilter, json: bool) {
+use crate::cli::{LogArgs, LogFormat};
+
+/// Starts logging. A second call does nothing.
+pub fn init(log: &LogArgs) {
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter(level))
+        .with_env_filter(filter(log.level.0))
         .with_writer(std::io::stderr);
     // Fails only if a subscriber is set already, which then goes on.
-    let _set = if json {
-        builder.json().flatten_event(true).try_init()
-    } else {
-        builder
+    let _set = match log.format {
+        LogFormat::Text => builder
             .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
             .with_target(false)
-            .try_init()
+            .try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
 }
 

@@ -9,7 +9,7 @@ mod values;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use nodeport_common::{Backend, FrontendKey, ServingKey};
+use nodeport_common::{Backend, Frontend, FrontendKey, ServingKey};
 
 use super::family::{Ip, backend};
 use super::installed::Tables;
@@ -180,7 +180,7 @@ impl<'a, A: Ip> Differ<'a, A> {
         self.room.take(&need, delete_first);
         self.added.extend(vips);
 
-        self.note_flows(unit, served);
+        self.note_flows(unit, served, &values);
         for key in unit.serving.difference(served) {
             self.emit(Phase::AddServing, Some(unit.id), Change::AddServing(*key));
         }
@@ -248,7 +248,12 @@ impl<'a, A: Ip> Differ<'a, A> {
     /// UDP (behaviours 17.3): one that served went away, or the front end has endpoints that are not those of the service port
     /// to which it belonged, or that had none (17.5, 17.6). TCP (edge-cases B11): a set lost an endpoint, and a client may
     /// still be knocking there.
-    fn note_flows(&mut self, unit: &Unit<'_, A>, served: &BTreeSet<ServingKey<A>>) {
+    fn note_flows(
+        &mut self,
+        unit: &Unit<'_, A>,
+        served: &BTreeSet<ServingKey<A>>,
+        values: &[Frontend],
+    ) {
         let has = |set: &BackendSet| !set.backends.is_empty();
         let members = &unit.members;
         self.out.has_endpoints |= (members.iter()).any(|member| has(&member.1.inside));
@@ -258,13 +263,19 @@ impl<'a, A: Ip> Differ<'a, A> {
             let lost = !served.is_subset(&unit.serving);
             !unit.serving.is_empty() && (served.is_empty() || lost || taken_over())
         } else {
-            (members.iter()).any(|(key, frontend)| self.loses_endpoint(key, frontend))
+            (members.iter().zip(values))
+                .any(|((key, wanted), value)| self.loses_endpoint(key, wanted, value))
         };
     }
 
     /// Whether a front end names an endpoint that it is not to have any more.
-    fn loses_endpoint(&self, key: &FrontendKey<A>, wanted: &DesiredFrontend) -> bool {
-        let Some(value) = self.tables.frontends.get(key) else {
+    fn loses_endpoint(
+        &self,
+        key: &FrontendKey<A>,
+        wanted: &DesiredFrontend,
+        value: &Frontend,
+    ) -> bool {
+        let Some(old) = self.tables.frontends.get(key) else {
             return false;
         };
         let loses = |base, len, wanted: &BackendSet| {
@@ -272,8 +283,11 @@ impl<'a, A: Ip> Differ<'a, A> {
             let wanted: BTreeSet<_> = wanted.backends.iter().filter_map(backend).collect();
             content.iter().any(|slot| !wanted.contains(slot))
         };
-        loses(value.base, value.len, &wanted.outside)
-            || loses(value.local_base, value.local_len, &wanted.inside)
+        let outside = (old.base, old.len);
+        let inside = (old.local_base, old.local_len);
+        (outside != (value.base, value.len) && loses(old.base, old.len, &wanted.outside))
+            || (inside != (value.local_base, value.local_len)
+                && loses(old.local_base, old.local_len, &wanted.inside))
     }
 
     /// Removes front ends that a refused service port was to take over from one that no longer wants them.

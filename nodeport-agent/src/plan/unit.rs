@@ -3,7 +3,7 @@
 //! Owns what is planned as a whole, and under which number. It refuses to know slots and maps' free space. Invariant: a front
 //! end that still belongs to the same service port keeps that service port's number, also across a restart.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use nodeport_common::{FrontendKey, ServingKey, V4, V6, frontend_flags};
 
@@ -33,18 +33,54 @@ pub(super) struct Units<'a> {
     pub(super) names: Vec<(ServicePortName, u32)>,
 }
 
-#[derive(Default)]
 struct Group<'a> {
+    name: &'a ServicePortName,
     v4: Vec<(FrontendKey<V4>, &'a DesiredFrontend)>,
     v6: Vec<(FrontendKey<V6>, &'a DesiredFrontend)>,
     faults: Vec<(Family, Reason)>,
 }
 
-/// Groups the front ends. Units are in the order of their names.
+/// Groups the front ends. Units that have a number come first, in order of their numbers; then the new ones, in order of names.
 pub(super) fn units<'a>(desired: &'a Desired, installed: &Installed) -> Units<'a> {
-    let mut groups: BTreeMap<&ServicePortName, Group<'_>> = BTreeMap::new();
+    let groups = groups(desired);
+    let (known, mut unknown): (Vec<_>, Vec<_>) = groups
+        .into_iter()
+        .map(|group| (installed.ids().id(group.name), group))
+        .partition(|(id, _)| id.is_some());
+    unknown.sort_unstable_by_key(|(_, group)| group.name);
+    let names = number(&mut unknown, installed);
+    let mut known: Vec<_> = known
+        .into_iter()
+        .filter_map(|(id, group)| Some((id?, group)))
+        .collect();
+    known.sort_unstable_by_key(|(id, _)| *id);
+    let unknown = unknown.into_iter().zip(&names);
+    let unknown = unknown.map(|((_, group), (_, id))| (*id, group));
+    let mut v4 = Vec::with_capacity(known.len());
+    let mut v6 = Vec::with_capacity(known.len());
+    for (id, group) in known.into_iter().chain(unknown) {
+        v4.extend(unit(desired, group.name, id, group.v4, &group.faults));
+        v6.extend(unit(desired, group.name, id, group.v6, &group.faults));
+    }
+    Units { v4, v6, names }
+}
+
+/// The front ends of each service port.
+fn groups(desired: &Desired) -> Vec<Group<'_>> {
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    let mut by_name: HashMap<&ServicePortName, usize> = HashMap::new();
     for (id, frontend) in &desired.frontends {
-        let group = groups.entry(&frontend.service_port).or_default();
+        let name = &frontend.service_port;
+        let index = *by_name.entry(name).or_insert_with(|| {
+            groups.push(Group {
+                name,
+                v4: Vec::new(),
+                v6: Vec::new(),
+                faults: Vec::new(),
+            });
+            groups.len() - 1
+        });
+        let group = &mut groups[index];
         if let Some(fault) = fault(id) {
             group.faults.push(fault);
         } else if let Some(key) = frontend_key::<V4>(id) {
@@ -53,18 +89,7 @@ pub(super) fn units<'a>(desired: &'a Desired, installed: &Installed) -> Units<'a
             group.v6.push((key, frontend));
         }
     }
-    let (ids, names) = numbers(&groups, installed);
-    let mut units = Units {
-        v4: Vec::new(),
-        v6: Vec::new(),
-        names,
-    };
-    for ((name, group), id) in groups.into_iter().zip(ids) {
-        let Group { v4, v6, faults } = group;
-        units.v4.extend(unit(desired, name, id, v4, &faults));
-        units.v6.extend(unit(desired, name, id, v6, &faults));
-    }
-    units
+    groups
 }
 
 /// One unit; none if the service port has nothing in this family.
@@ -114,37 +139,28 @@ fn fault(id: &FrontendId) -> Option<(Family, Reason)> {
     }
 }
 
-/// A number for each group, in order, and those that are new.
-fn numbers(
-    groups: &BTreeMap<&ServicePortName, Group<'_>>,
+/// A number for each service port that has none: one that its front ends have in the maps, or a fresh one.
+fn number(
+    unknown: &mut [(Option<u32>, Group<'_>)],
     installed: &Installed,
-) -> (Vec<u32>, Vec<(ServicePortName, u32)>) {
+) -> Vec<(ServicePortName, u32)> {
     let ids = installed.ids();
     let mut taken = HashSet::new();
-    let mut found: Vec<Option<u32>> = Vec::with_capacity(groups.len());
-    for (name, group) in groups {
-        let id = ids.id(name).or_else(|| {
-            let v4 = inherited(&group.v4, installed.v4());
-            let v6 = inherited(&group.v6, installed.v6());
-            v4.chain(v6)
-                .find(|id| !ids.is_named(*id) && !taken.contains(id))
-        });
-        taken.extend(id);
-        found.push(id);
+    for (id, group) in &mut *unknown {
+        let v4 = inherited(&group.v4, installed.v4());
+        let mut found = v4.chain(inherited(&group.v6, installed.v6()));
+        *id = found.find(|id| !ids.is_named(*id) && !taken.contains(id));
+        taken.extend(*id);
     }
     let in_use = |id: u32| {
         taken.contains(&id) || ids.is_named(id) || installed.v4.has(id) || installed.v6.has(id)
     };
     let mut fresh = Fresh::after(ids.last());
-    let mut names = Vec::new();
-    let numbers = groups.keys().zip(found).map(|(name, id)| {
+    let named = unknown.iter().map(|(id, group)| {
         let id = id.unwrap_or_else(|| fresh.next(in_use));
-        if ids.id(name).is_none() {
-            names.push(((*name).clone(), id));
-        }
-        id
+        (group.name.clone(), id)
     });
-    (numbers.collect(), names)
+    named.collect()
 }
 
 /// The numbers that are in the map for front ends of a group; those of ClusterIPs, which never move, come first.

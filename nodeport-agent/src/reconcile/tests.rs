@@ -2,8 +2,10 @@
 
 mod audit;
 mod build;
+mod kernel;
 mod limits;
 mod properties;
+mod scale;
 mod stories;
 mod view;
 mod views;

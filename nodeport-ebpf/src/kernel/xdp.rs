@@ -41,11 +41,8 @@ fn finish(verdict: Verdict) -> u32 {
     match verdict.action {
         Action::Pass | Action::Resolve => XDP_PASS,
         Action::Drop => XDP_DROP,
-        Action::Transmit => {
-            // SAFETY: no pointers. Devices that cannot receive such frames were sorted out by XDP_TARGET. The result is an action.
-            let action = unsafe { bpf_redirect(verdict.device, 0) };
-            action.unsigned_abs() as u32
-        }
+        // SAFETY: no pointers. Devices that cannot receive such frames were sorted out by XDP_TARGET.
+        Action::Transmit => (unsafe { bpf_redirect(verdict.device, 0) }) as u32,
     }
 }
 

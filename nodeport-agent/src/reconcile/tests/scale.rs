@@ -1,0 +1,60 @@
+//! 10,000 Services with three endpoints each: what is written when one of them changes, and how long the thinking takes.
+
+use std::time::{Duration, Instant};
+
+use super::build::{Service, TestClock, desired, service};
+use crate::maps::MemoryStore;
+use crate::plan::{Action, diff};
+use crate::reconcile::Reconciler;
+
+const SERVICES: u16 = 10_000;
+
+/// A ClusterIP and a NodePort, and three endpoints.
+fn numbered(index: u16) -> Service {
+    let [high, low] = index.to_be_bytes();
+    let endpoint = |node: u8| format!("10.{node}.{high}.{low}:8080");
+    let endpoints = [1, 2, 3].map(endpoint);
+    service(&format!("service-{index:05}"))
+        .cluster_ip(&format!("10.96.{high}.{low}"))
+        .node_port(20_000 + index)
+        .endpoints(&endpoints.each_ref().map(String::as_str))
+}
+
+#[test]
+fn one_change_among_ten_thousand_services_is_five_entries_and_quickly_found() {
+    let mut services: Vec<Service> = (0..SERVICES).map(numbered).collect();
+    let before = desired(&services);
+    let mut reconciler =
+        Reconciler::adopt(MemoryStore::new(), TestClock::default()).expect("readable");
+    let report = reconciler.apply(&before);
+    assert!(report.is_complete());
+    // A set of three slots, a NodePort in each family and a ClusterIP, and its address.
+    assert_eq!(report.entries, usize::from(SERVICES) * (3 + 3 + 1));
+
+    let start = Instant::now();
+    assert!(diff(&before, reconciler.installed()).is_empty());
+    let nothing = start.elapsed();
+
+    services[4711].endpoints.pop();
+    let after = desired(&services);
+    let start = Instant::now();
+    let plan = diff(&after, reconciler.installed());
+    let one = start.elapsed();
+    let actions: Vec<_> = plan.steps.iter().map(|step| step.step.action()).collect();
+    assert_eq!(
+        actions,
+        [
+            Action::WriteSet,
+            Action::PutFrontend,
+            Action::PutFrontend,
+            Action::RaiseEndpointGeneration
+        ]
+    );
+    assert_eq!(plan.entries(), 5);
+    assert_eq!(reconciler.apply(&after).entries, 5);
+
+    eprintln!("10,000 services: nothing to do found in {nothing:?}, one change in {one:?}");
+    // It takes a third of this: only a mistake in the order of growth fails, not a busy machine.
+    let limit = Duration::from_millis(if cfg!(debug_assertions) { 2000 } else { 100 });
+    assert!(nothing < limit && one < limit, "{nothing:?}, {one:?}");
+}
