@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::cli::RunArgs;
-use crate::datapath::devices::{Cover, Criteria, DeviceTable, Follower, Observed};
+use crate::datapath::devices::{Cover, Criteria, DeviceTable, Follower, Observed, UsedHops};
 use crate::datapath::{
     Attacher, Config, ControlMap, DatapathError, Loaded, Lock, Pins, TcApi, load, preflight,
 };
@@ -107,6 +107,7 @@ struct Kernel {
     loaded: Arc<Mutex<Loaded>>,
     control: Arc<ControlMap>,
     store: KernelStore,
+    hops: Arc<UsedHops>,
 }
 
 impl Agent {
@@ -164,6 +165,7 @@ impl Agent {
             loaded: Arc::new(Mutex::new(loaded)),
             control,
             store,
+            hops: Arc::default(),
         })
     }
 
@@ -188,7 +190,8 @@ impl Agent {
         });
         let (observed_out, observed) = watch::channel(Observed::default());
         let control = Arc::clone(&kernel.control);
-        let follower = Follower::new(cover, control, criteria_seen, observed_out);
+        let hops = Arc::clone(&kernel.hops);
+        let follower = Follower::new(cover, control, hops, criteria_seen, observed_out);
         self.spawn("devices", follower.run());
         Ok((criteria, observed))
     }
@@ -198,7 +201,8 @@ impl Agent {
         let tell = Box::new(move |map: &'static str, walked| shared.walked(map, walked));
         let loaded = Arc::clone(&kernel.loaded);
         let hz = kernel.control.get().hz;
-        let expiry = Expiry::new(kernel.store.clone(), loaded, hz, tell)?;
+        let hops = Arc::clone(&kernel.hops);
+        let expiry = Expiry::new(kernel.store.clone(), loaded, hz, hops, tell)?;
         self.spawn("flows", expiry.run());
         Ok(())
     }

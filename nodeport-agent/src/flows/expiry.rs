@@ -12,7 +12,9 @@ use nodeport_common::{Flow, FlowKey, V4, V6};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::pass::{Walked, Walker};
+use super::table::Watched;
 use super::verdict::{Lifetimes, Now, Table};
+use crate::datapath::devices::UsedHops;
 use crate::datapath::{DatapathError, Loaded, chain};
 use crate::maps::{Flows, IpBytes, KernelMap, KernelStore, Map, Pending, StoreError};
 
@@ -60,6 +62,7 @@ pub struct Expiry {
     pending: (Path<V4, Pending<V4>>, Path<V6, Pending<V6>>),
     /// How many flows were refused because their table was full, when last looked at.
     refused: u64,
+    hops: Arc<UsedHops>,
     tell: Tell,
 }
 
@@ -72,6 +75,7 @@ impl Expiry {
         store: KernelStore,
         loaded: Arc<Mutex<Loaded>>,
         hz: u32,
+        hops: Arc<UsedHops>,
         tell: Tell,
     ) -> Result<Self, StoreError> {
         let mut this = Self {
@@ -87,6 +91,7 @@ impl Expiry {
             clock: Clock { loaded, hz },
             lifetimes: Lifetimes::default(),
             refused: 0,
+            hops,
             tell,
         };
         this.refused = this.refused_now();
@@ -138,14 +143,19 @@ impl Expiry {
         } else {
             self.lifetimes
         };
-        let Self { clock, tell, .. } = self;
+        let mut walking = Walking {
+            clock: &self.clock,
+            lifetimes,
+            hops: &self.hops,
+            tell: &mut self.tell,
+        };
         if due.established || due.pressure {
-            self.established.0.walk(clock, &lifetimes, tell);
-            self.established.1.walk(clock, &lifetimes, tell);
+            walking.walk(&mut self.established.0);
+            walking.walk(&mut self.established.1);
         }
         if due.pending {
-            self.pending.0.walk(clock, &lifetimes, tell);
-            self.pending.1.walk(clock, &lifetimes, tell);
+            walking.walk(&mut self.pending.0);
+            walking.walk(&mut self.pending.1);
         }
     }
 
@@ -189,16 +199,41 @@ where
             walker: Walker::new(table),
         })
     }
+}
 
-    fn walk(&mut self, clock: &Clock, lifetimes: &Lifetimes, tell: &mut Tell) {
-        let mut now = || clock.now();
+/// What walks over all tables share.
+struct Walking<'a> {
+    clock: &'a Clock,
+    lifetimes: Lifetimes,
+    hops: &'a UsedHops,
+    tell: &'a mut Tell,
+}
+
+impl Walking<'_> {
+    fn walk<A, M>(&mut self, path: &mut Path<A, M>)
+    where
+        A: IpBytes + Eq + Hash,
+        M: Map<Key = FlowKey<A>, Value = Flow<A>>,
+    {
+        let mut now = || self.clock.now();
         let mut pause = || thread::sleep(PAUSE);
-        match self.walker.walk(&self.map, lifetimes, &mut now, &mut pause) {
+        let table = match now() {
+            Ok(now) => Watched::new(&path.map, now),
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "flows cannot be expired");
+                return;
+            }
+        };
+        match path
+            .walker
+            .walk(&table, &self.lifetimes, &mut now, &mut pause)
+        {
             Ok(walked) => {
                 if walked.expired + walked.orphans + walked.mended > 0 {
                     tracing::debug!(map = M::NAME, ?walked, "flows expired");
                 }
-                tell(M::NAME, walked);
+                self.hops.replace(M::NAME, table.hops());
+                (self.tell)(M::NAME, walked);
             }
             Err::<_, ExpiryError>(error) => {
                 tracing::error!(map = M::NAME, error = %chain(&error), "flows cannot be expired");

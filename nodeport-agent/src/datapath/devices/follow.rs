@@ -20,8 +20,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use super::advice::advice;
 use super::classify::{Covered, Criteria, classify};
 use super::cover::{Cover, DeviceState};
+use super::hops::UsedHops;
 use super::inventory::Inventory;
-use super::neighbours::Neighbours;
+use super::neighbours::{Neighbour, NeighbourKey, Neighbours};
 use super::netlink::{self, Reader};
 use crate::datapath::control::ControlMap;
 use crate::datapath::error::{DatapathError, chain};
@@ -52,6 +53,7 @@ pub struct Observed {
 pub struct Follower {
     cover: Cover,
     control: Arc<ControlMap>,
+    used: Arc<UsedHops>,
     criteria: watch::Receiver<Criteria>,
     observed: watch::Sender<Observed>,
     neighbours: Neighbours,
@@ -97,6 +99,9 @@ impl Due {
     }
 }
 
+/// Most neighbours that one pass asks after.
+const PROBES_MAX: usize = 256;
+
 /// What we want to hear of.
 const GROUPS: &[MulticastGroup] = &[
     MulticastGroup::Link,
@@ -117,12 +122,14 @@ impl Follower {
     pub fn new(
         cover: Cover,
         control: Arc<ControlMap>,
+        used: Arc<UsedHops>,
         criteria: watch::Receiver<Criteria>,
         observed: watch::Sender<Observed>,
     ) -> Self {
         Self {
             cover,
             control,
+            used,
             criteria,
             observed,
             neighbours: Neighbours::default(),
@@ -220,8 +227,12 @@ impl Follower {
         if due.raise {
             self.raise();
         }
-        if due.neighbours && self.neighbours.replace(reader.neighbours().await?) {
-            self.raise();
+        if due.neighbours {
+            let all = reader.neighbours().await?;
+            if self.neighbours.replace(&all) {
+                self.raise();
+            }
+            self.probe(reader, &all).await;
         }
         for &index in &due.gone {
             self.cover.forget(index);
@@ -237,6 +248,19 @@ impl Follower {
             tokio::task::block_in_place(|| self.apply(&wanted, due.retry));
         }
         Ok(())
+    }
+
+    /// Asks after neighbours that only redirected packets go to. One that does not answer fails, one that moved tells its new
+    /// address, and either is an event.
+    async fn probe(&self, reader: &Reader, all: &[(NeighbourKey, Neighbour)]) {
+        let used = all.iter().filter(|(key, neighbour)| {
+            neighbour.stale && self.used.contains(key.device, &neighbour.mac)
+        });
+        for (key, _) in used.take(PROBES_MAX) {
+            if let Err(error) = reader.probe(*key).await {
+                tracing::debug!(address = %key.address, error = %chain(&error), "not probed");
+            }
+        }
     }
 
     /// Covers the devices and tells what came of it.

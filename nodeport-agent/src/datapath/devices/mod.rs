@@ -4,6 +4,7 @@ pub mod advice;
 pub mod classify;
 pub mod cover;
 pub mod follow;
+mod hops;
 pub mod inventory;
 pub mod neighbours;
 mod netlink;
@@ -12,6 +13,7 @@ mod table;
 pub use classify::{Criteria, Role};
 pub use cover::{Cover, DeviceState, HookState};
 pub use follow::{Follower, Observed};
+pub use hops::{Hop, UsedHops};
 pub use table::DeviceTable;
 
 use crate::datapath::DatapathError;

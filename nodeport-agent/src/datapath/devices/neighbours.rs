@@ -22,6 +22,8 @@ pub struct Neighbour {
     pub mac: Vec<u8>,
     /// Whether the kernel would send to it.
     pub usable: bool,
+    /// Whether the kernel has not heard of it for some time, and would ask if it sent to it.
+    pub stale: bool,
 }
 
 /// What was last known of each usable neighbour.
@@ -49,11 +51,11 @@ impl Neighbours {
     }
 
     /// Replaces everything by a complete list. Returns whether a remembered next hop may now be wrong.
-    pub fn replace(&mut self, all: Vec<(NeighbourKey, Neighbour)>) -> bool {
+    pub fn replace(&mut self, all: &[(NeighbourKey, Neighbour)]) -> bool {
         let fresh: HashMap<_, _> = all
-            .into_iter()
+            .iter()
             .filter(|(_, neighbour)| neighbour.usable)
-            .map(|(key, neighbour)| (key, neighbour.mac))
+            .map(|(key, neighbour)| (*key, neighbour.mac.clone()))
             .collect();
         let wrong = self
             .usable
@@ -77,6 +79,7 @@ mod tests {
         Neighbour {
             mac: vec![2, 0, 0, 0, 0, mac],
             usable,
+            stale: false,
         }
     }
 
@@ -112,16 +115,10 @@ mod tests {
     #[test]
     fn a_complete_list_matters_if_what_was_known_differs() {
         let mut neighbours = Neighbours::default();
-        assert!(!neighbours.replace(vec![(KEY, at(1, true))]), "all new");
-        assert!(
-            !neighbours.replace(vec![(KEY, at(1, true))]),
-            "all the same"
-        );
-        assert!(
-            neighbours.replace(vec![(KEY, at(2, true))]),
-            "another address"
-        );
-        assert!(neighbours.replace(vec![(KEY, at(2, false))]), "failed");
-        assert!(!neighbours.replace(vec![]), "nothing usable was known");
+        assert!(!neighbours.replace(&[(KEY, at(1, true))]), "all new");
+        assert!(!neighbours.replace(&[(KEY, at(1, true))]), "all the same");
+        assert!(neighbours.replace(&[(KEY, at(2, true))]), "another address");
+        assert!(neighbours.replace(&[(KEY, at(2, false))]), "failed");
+        assert!(!neighbours.replace(&[]), "nothing usable was known");
     }
 }

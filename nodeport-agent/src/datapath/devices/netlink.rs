@@ -1,6 +1,6 @@
 //! Reads devices, addresses, default routes and neighbours from the kernel, and hears of their changes.
 //!
-//! Owns netlink messages; nothing else names them. Refuses to know what a change means for the datapath. Invariant: it only reads.
+//! Owns netlink messages; nothing else names them. Refuses to know what a change means for the datapath. Invariant: it configures nothing.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ use rtnetlink::packet_route::address::{
 };
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp};
 use rtnetlink::packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteType};
 use rtnetlink::{Handle, RouteMessageBuilder};
@@ -98,6 +98,24 @@ impl Reader {
             }
         }
         Ok(found)
+    }
+}
+
+impl Reader {
+    /// Lets the kernel ask a neighbour whether it is still there, as it does when its own stack sends to it.
+    ///
+    /// # Errors
+    /// [`DatapathError::Netlink`].
+    pub(super) async fn probe(&self, key: NeighbourKey) -> Result<(), DatapathError> {
+        self.handle
+            .neighbours()
+            .add(key.device, key.address)
+            .state(NeighbourState::None)
+            .flags(NeighbourFlags::Use)
+            .replace()
+            .execute()
+            .await
+            .map_err(failed("probe a neighbour"))
     }
 }
 
@@ -247,7 +265,8 @@ pub(super) fn neighbour(message: &NeighbourMessage) -> Option<(NeighbourKey, Nei
         device: message.header.ifindex,
         address: address?,
     };
-    Some((key, Neighbour { mac, usable }))
+    let stale = message.header.state == NeighbourState::Stale;
+    Some((key, Neighbour { mac, usable, stale }))
 }
 
 #[cfg(test)]
