@@ -15,9 +15,9 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use values::{GoDuration, LogLevel, PortRange};
+pub use values::{GoDuration, LogLevel};
 
-use crate::datapath::{DatapathLog, Sizes, XdpPolicy, chain};
+use crate::datapath::{DatapathLog, PortRange, Sizes, XdpPolicy, chain};
 use crate::observe::logging;
 
 /// Reads the command line and does what it says. Errors go to standard error, with exit status 1; those of the command line itself
@@ -25,7 +25,7 @@ use crate::observe::logging;
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    logging::init(&cli.log);
+    logging::init(cli.log.level.0, cli.log.format == LogFormat::Json);
     match execute(cli.verb) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -6,11 +6,10 @@ use std::path::PathBuf;
 
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{SchedClassifier, TcAttachType};
-use nodeport_agent::cli::PortRange;
 use nodeport_agent::datapath::{
     Attached, Attacher, Config, ControlMap, DatapathError, DatapathLog, Loaded, Lock, Mode, PINNED,
-    Pins, Place, Removed, Sizes, Target, TcApi, XdpPolicy, XdpState, clean, kernel, load,
-    pinned_places,
+    Pins, Place, PortRange, Removed, Sizes, Target, TcApi, XdpPolicy, XdpState, clean, kernel,
+    load, pinned_places,
 };
 use nodeport_agent::object::OBJECT;
 use nodeport_common::Hook;

@@ -5,7 +5,7 @@
 //! allocation of the source port: inserting it with no-exist semantics is what makes reply tuples unique (edge-cases A1-A5).
 
 /// The tuple of a packet: key of `FLOWS4`, `FLOWS6`, `PENDING4` and `PENDING6`. 16 bytes for IPv4, 40 for IPv6.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 #[repr(C, align(8))]
 pub struct FlowKey<A> {
     /// Source address.
@@ -104,7 +104,7 @@ pub mod tcp_flags {
 }
 
 /// Which datagram a fragment belongs to: key of `FRAGMENTS4` and `FRAGMENTS6` (RFC 791, RFC 8200).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 #[repr(C, align(8))]
 pub struct FragmentKey<A> {
     /// Source address.

@@ -8,7 +8,7 @@
 /// A NodePort has the unspecified address (all zero) here; the addresses that it answers on are those with
 /// [`NODE_PORT`](crate::address_flags::NODE_PORT) in `ADDRESSES4` and `ADDRESSES6`. A front end with an address of its own
 /// wins over a NodePort with the same port number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 #[repr(C, align(4))]
 pub struct FrontendKey<A> {
     /// Virtual address, or zero for a NodePort.
@@ -84,7 +84,7 @@ pub mod backend_flags {
 }
 
 /// An endpoint to which existing UDP flows of a service port may go on (behaviours 17.3, 17.4): key of `SERVING4`/`SERVING6`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 #[repr(C, align(4))]
 pub struct ServingKey<A> {
     /// [`Frontend::service`].

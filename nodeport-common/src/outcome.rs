@@ -87,7 +87,7 @@ outcomes! {
     ReplyFromStack, reply_from_stack;
     /// An ICMP error about a translated flow, translated with the packet it quotes.
     IcmpTranslated, icmp_translated;
-    /// The Service has no usable endpoint; answered with port unreachable.
+    /// The Service has no usable endpoint; answered with port unreachable, or for TCP with a reset.
     RejectedNoEndpoint, rejected_no_endpoint;
     /// The Service has no usable endpoint, but no answer may be sent (its budget is used up, or RFC 1122 and RFC 4443 forbid one); dropped.
     RejectSuppressed, reject_suppressed;

@@ -4,6 +4,7 @@
 #![expect(
     missing_docs,
     unreachable_pub,
+    clippy::needless_pass_by_value,
     reason = "the entry points that aya's macros generate"
 )]
 

@@ -12,7 +12,7 @@ use nodeport_common::{
 };
 
 /// A [`Flow`] in shared memory: the same layout, the fields that change as cells.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[repr(C, align(8))]
 pub struct Entry<A> {
     /// See [`Flow::packets`].
@@ -129,7 +129,7 @@ pub enum InsertError {
 }
 
 /// What a routing lookup is about. Addresses and ports as the packet will carry them after translation.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct RouteQuery<A> {
     /// Source, or zero where the route is to choose it.
     pub source: A,
@@ -140,18 +140,19 @@ pub struct RouteQuery<A> {
 }
 
 /// What the kernel's routing tables say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum RouteStatus {
     /// The next hop is known with its link-layer addresses.
     Known,
     /// The route is known, the neighbour is not (or the device has no link-layer addresses).
     NeedsNeighbour,
     /// Not a route by which we can send: local, blackhole, unreachable, forwarding off.
+    #[default]
     None,
 }
 
 /// The answer to a [`RouteQuery`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Route<A> {
     /// Which of the following fields count.
     pub status: RouteStatus,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::netns::Netns;
-use crate::servers::{DNS_NAME, Servers};
+use crate::servers::{Servers, dns_name};
 
 /// What became of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,7 +126,10 @@ pub fn dns(from: &Netns, to: SocketAddr, servers: &Servers, options: Options) ->
             .unwrap_or_default();
         command.arg("-b").arg(format!("{address}{port}"));
     }
-    command.arg(format!("@{}", to.ip())).args([DNS_NAME, "TXT"]);
+    let asked = dns_name();
+    command
+        .arg(format!("@{}", to.ip()))
+        .args([asked.as_str(), "TXT"]);
     let output = from.output(&mut command)?;
     let text = String::from_utf8_lossy(&output.stdout);
     let said = text.trim();
@@ -139,7 +142,9 @@ pub fn dns(from: &Netns, to: SocketAddr, servers: &Servers, options: Options) ->
         .and_then(|rest| rest.strip_suffix('"'))
     {
         let server = servers.dns.iter().find(|server| server.name == name);
-        let client = server.context("an unknown server answered")?.last_client();
+        let client = server
+            .context("an unknown server answered")?
+            .last_client(&asked);
         Verdict::Answered(Answer {
             name: name.to_owned(),
             client,

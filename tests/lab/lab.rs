@@ -130,6 +130,8 @@ impl Lab {
             netns.sysctl(&setup.sysctls)?;
         }
         ip_batch(&topology.links)?;
+        // All offloads first: a veth learns whether XDP may send to it from its peer's GRO when it comes up, and never again.
+        side_by_side(&topology.setups, &spaces, set_offloads)?;
         side_by_side(&topology.setups, &spaces, apply)?;
         side_by_side(&topology.setups, &spaces, wait_for_links)?;
         let open = |part: &str| Netns::open(&netns_name(id, part));
@@ -328,7 +330,7 @@ fn side_by_side(
     })
 }
 
-fn apply(setup: &Setup, netns: &Netns) -> Result<()> {
+fn set_offloads(setup: &Setup, netns: &Netns) -> Result<()> {
     for device in &setup.wires {
         let output = netns.output(
             Command::new("ethtool")
@@ -340,6 +342,10 @@ fn apply(setup: &Setup, netns: &Netns) -> Result<()> {
             bail!("in {}: ethtool -K {device}: {}", setup.netns, error.trim());
         }
     }
+    Ok(())
+}
+
+fn apply(setup: &Setup, netns: &Netns) -> Result<()> {
     netns.ip(&setup.lines)?;
     for line in &setup.fdb {
         netns.sh(&format!("bridge {line}"))?;

@@ -7,6 +7,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -21,11 +22,20 @@ pub const HTTP_PORT: u16 = 8080;
 pub const DNS_PORT: u16 = 5353;
 /// Port of iperf3.
 pub const IPERF_PORT: u16 = 5201;
-/// The name whose TXT record is the name of the Pod.
-pub const DNS_NAME: &str = "pod.test";
+/// How many names have the name of the Pod as their TXT record, see [`dns_name`].
+const DNS_NAMES: u32 = 64;
 
 /// How long a server may take to begin.
 const START: Duration = Duration::from_secs(5);
+
+/// A name whose TXT record is the name of the Pod: another one with each call, so that a server's log tells who asked which.
+pub(crate) fn dns_name() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!(
+        "pod{}.test",
+        NEXT.fetch_add(1, Ordering::Relaxed) % DNS_NAMES
+    )
+}
 
 /// A DNS server whose log tells who asked.
 #[derive(Debug)]
@@ -155,9 +165,8 @@ fn spawn_dnsmasq(lab: &Lab, pod: &Pod) -> Result<Dns> {
         "--log-queries=extra",
     ]);
     command.arg(format!("--pid-file={}", dir.join("pid").display()));
-    command
-        .arg(format!("--port={DNS_PORT}"))
-        .arg(format!("--txt-record={DNS_NAME},{name}"));
+    command.arg(format!("--port={DNS_PORT}"));
+    command.args((0..DNS_NAMES).map(|n| format!("--txt-record=pod{n}.test,{name}")));
     for address in pod.addresses() {
         command.arg(format!("--listen-address={address}"));
     }
@@ -169,12 +178,13 @@ fn spawn_dnsmasq(lab: &Lab, pod: &Pod) -> Result<Dns> {
 }
 
 impl Dns {
-    /// Address and port of whoever asked last, as the server saw it.
+    /// Address and port of whoever asked last for this name, as the server saw it.
     #[must_use]
-    pub fn last_client(&self) -> Option<SocketAddr> {
+    pub fn last_client(&self, asked: &str) -> Option<SocketAddr> {
         let log = self.process.log();
-        // With extra logging a line reads: `dnsmasq: 7 203.0.113.10/40312 query[TXT] pod.test from 203.0.113.10`.
-        let line = log.lines().rev().find(|line| line.contains(" query["))?;
+        // With extra logging a line reads: `dnsmasq: 7 203.0.113.10/40312 query[TXT] pod3.test from 203.0.113.10`.
+        let query = format!(" query[TXT] {asked} ");
+        let line = log.lines().rev().find(|line| line.contains(&query))?;
         let (address, port) = line.split(' ').find_map(|word| word.split_once('/'))?;
         Some(SocketAddr::new(address.parse().ok()?, port.parse().ok()?))
     }

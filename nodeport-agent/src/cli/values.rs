@@ -1,61 +1,21 @@
-//! Values of flags that clap does not know: port ranges, durations as Go writes them, log levels.
+//! Values of flags that clap does not know: durations as Go writes them, log levels.
 //!
 //! Owns their spelling. Refuses to know what they are for. Invariant: a value that parses is usable as it is.
 
-use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 
-/// A range of port numbers, both ends included. Written `30000-32767`, or `30000+2767` as the API server also allows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct PortRange {
-    /// First port, host order, not 0.
-    pub first: u16,
-    /// Last port, not below the first.
-    pub last: u16,
-}
-
 /// What is wrong with a flag's value.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ValueError {
-    /// Not a range of ports.
-    #[error("`{0}` is not a range of ports such as 30000-32767")]
-    PortRange(String),
     /// Not a duration.
     #[error("`{0}` is not a duration such as 500ms, 1.5s or 1m30s")]
     Duration(String),
     /// Not a log level.
     #[error("`{0}` is not a log level: use error, warn, info, debug, trace or a number")]
     LogLevel(String),
-}
-
-impl FromStr for PortRange {
-    type Err = ValueError;
-
-    fn from_str(text: &str) -> Result<Self, ValueError> {
-        let wrong = || ValueError::PortRange(text.to_owned());
-        let number = |part: &str| part.trim().parse::<u16>().map_err(|_| wrong());
-        let (first, last) = if let Some((first, last)) = text.split_once('-') {
-            (number(first)?, number(last)?)
-        } else if let Some((first, more)) = text.split_once('+') {
-            let first = number(first)?;
-            (first, first.checked_add(number(more)?).ok_or_else(wrong)?)
-        } else {
-            (number(text)?, number(text)?)
-        };
-        if first == 0 || last < first {
-            return Err(wrong());
-        }
-        Ok(Self { first, last })
-    }
-}
-
-impl fmt::Display for PortRange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.first, self.last)
-    }
 }
 
 /// A duration in Go's notation, as kube-proxy's flags take it: `0`, `500ms`, `1m30s`, `1.5h`.
@@ -136,17 +96,6 @@ impl FromStr for LogLevel {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn port_ranges_are_read_as_the_api_server_writes_them() {
-        let range = |first, last| Ok(PortRange { first, last });
-        assert_eq!("30000-32767".parse(), range(30000, 32767));
-        assert_eq!("30000+2767".parse(), range(30000, 32767));
-        assert_eq!("30080".parse(), range(30080, 30080));
-        for wrong in ["", "-", "0-10", "9-8", "1-65536", "65535+1", "a-b"] {
-            assert!(wrong.parse::<PortRange>().is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn durations_are_read_as_go_writes_them() {

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use super::kernel::{TCX, Version};
-use crate::cli::PortRange;
+use super::ports::PortRange;
 
 /// Which mode XDP programs are attached in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

@@ -13,8 +13,8 @@ use nodeport_common::{Control, PortSegment, control_flags, maps};
 use super::error::DatapathError;
 use super::kernel::{self, FIB_SOURCE, Version};
 use super::pins::Pins;
+use super::ports::PortRange;
 use super::ports::snat_segments;
-use crate::cli::PortRange;
 
 /// Age at which a remembered next hop is looked up anew even in its generation.
 const NEXT_HOP_MAX_AGE_SECS: u32 = 30;

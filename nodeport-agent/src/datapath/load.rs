@@ -127,7 +127,7 @@ mod tests {
             xdp: super::super::XdpPolicy::Off,
             tc: None,
             sizes: super::super::Sizes::default(),
-            node_ports: crate::cli::PortRange {
+            node_ports: super::super::ports::PortRange {
                 first: 30000,
                 last: 32767,
             },

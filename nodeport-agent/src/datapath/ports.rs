@@ -3,9 +3,51 @@
 //! Owns the arithmetic of port ranges. Refuses to know sysctls and maps. Invariant: no segment touches the NodePort range
 //! or the ports that the host's own sockets take by themselves.
 
+use std::fmt;
+use std::str::FromStr;
+
 use nodeport_common::PortSegment;
 
-use crate::cli::PortRange;
+/// A range of port numbers, both ends included. Written `30000-32767`, or `30000+2767` as the API server also allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct PortRange {
+    /// First port, host order, not 0.
+    pub first: u16,
+    /// Last port, not below the first.
+    pub last: u16,
+}
+
+/// Text that is no range of ports.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a range of ports such as 30000-32767")]
+pub struct NotAPortRange(String);
+
+impl FromStr for PortRange {
+    type Err = NotAPortRange;
+
+    fn from_str(text: &str) -> Result<Self, NotAPortRange> {
+        let wrong = || NotAPortRange(text.to_owned());
+        let number = |part: &str| part.trim().parse::<u16>().map_err(|_| wrong());
+        let (first, last) = if let Some((first, last)) = text.split_once('-') {
+            (number(first)?, number(last)?)
+        } else if let Some((first, more)) = text.split_once('+') {
+            let first = number(first)?;
+            (first, first.checked_add(number(more)?).ok_or_else(wrong)?)
+        } else {
+            (number(text)?, number(text)?)
+        };
+        if first == 0 || last < first {
+            return Err(wrong());
+        }
+        Ok(Self { first, last })
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.first, self.last)
+    }
+}
 
 /// The two largest runs of ports of 1024..=65535 that are in none of `taken`, the larger first; unused ones have count 0.
 #[must_use]
@@ -60,6 +102,17 @@ mod tests {
 
     fn segment(first: u16, count: u16) -> PortSegment {
         PortSegment { first, count }
+    }
+
+    #[test]
+    fn port_ranges_are_read_as_the_api_server_writes_them() {
+        let range = |first, last| Ok(PortRange { first, last });
+        assert_eq!("30000-32767".parse(), range(30000, 32767));
+        assert_eq!("30000+2767".parse(), range(30000, 32767));
+        assert_eq!("30080".parse(), range(30080, 30080));
+        for wrong in ["", "-", "0-10", "9-8", "1-65536", "65535+1", "a-b"] {
+            assert!(wrong.parse::<PortRange>().is_err(), "{wrong}");
+        }
     }
 
     #[test]

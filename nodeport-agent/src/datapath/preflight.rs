@@ -11,7 +11,7 @@ use super::config::Config;
 use super::error::DatapathError;
 use super::kernel::{self, OLDEST, Version};
 use super::ports;
-use crate::cli::PortRange;
+use super::ports::PortRange;
 
 /// Magic number of a BPF file system (`BPF_FS_MAGIC`).
 const BPF_FS: i64 = 0xcafe_4a11;

@@ -5,20 +5,19 @@
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
-use crate::cli::{LogArgs, LogFormat};
-
-/// Starts logging. A second call does nothing.
-pub fn init(log: &LogArgs) {
+/// Starts logging, one JSON object a line or text for people. A second call does nothing.
+pub fn init(level: LevelFilter, json: bool) {
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter(log.level.0))
+        .with_env_filter(filter(level))
         .with_writer(std::io::stderr);
     // Fails only if a subscriber is set already, which then goes on.
-    let _set = match log.format {
-        LogFormat::Text => builder
+    let _set = if json {
+        builder.json().flatten_event(true).try_init()
+    } else {
+        builder
             .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
             .with_target(false)
-            .try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+            .try_init()
     };
 }
 

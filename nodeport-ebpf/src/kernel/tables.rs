@@ -76,6 +76,22 @@ fn inserted(result: Result<(), i32>) -> Result<(), InsertError> {
     })
 }
 
+/// Length of a question to the routing tables, as the helper takes it.
+const FIB_LEN: i32 = 64;
+const _: () = assert!(size_of::<bpf_fib_lookup>() == 64);
+
+/// What `bpf_fib_lookup` returned: a negative errno, or one of `BPF_FIB_LKUP_RET_*`.
+#[inline(always)]
+fn status(result: i64) -> RouteStatus {
+    if result == i64::from(BPF_FIB_LKUP_RET_SUCCESS) {
+        RouteStatus::Known
+    } else if result == i64::from(BPF_FIB_LKUP_RET_NO_NEIGH) {
+        RouteStatus::NeedsNeighbour
+    } else {
+        RouteStatus::None
+    }
+}
+
 impl<A: KernelFamily, H: AtHook> Tables<A> for KernelTables<H> {
     const HOOK: Hook = H::HOOK;
 
@@ -242,27 +258,24 @@ impl<A: KernelFamily, H: AtHook> Tables<A> for KernelTables<H> {
         };
         // SAFETY: `ctx` is this program's context, and the length is that of the struct.
         let result = unsafe {
-            generated::bpf_fib_lookup(
-                self.ctx,
-                core::ptr::from_mut(fib),
-                size_of::<bpf_fib_lookup>() as i32,
-                flags,
-            )
+            generated::bpf_fib_lookup(self.ctx, core::ptr::from_mut(fib), FIB_LEN, flags)
         };
-        answer.status = match result as u32 {
-            BPF_FIB_LKUP_RET_SUCCESS => RouteStatus::Known,
-            BPF_FIB_LKUP_RET_NO_NEIGH => RouteStatus::NeedsNeighbour,
-            _ => RouteStatus::None,
-        };
+        answer.status = status(result);
         // SAFETY: as in `new`.
         let device = unsafe { DEVICES.get(fib.ifindex) };
         answer.xdp_target =
             device.is_some_and(|device| device.flags & device_flags::XDP_TARGET != 0);
+        // The kernel fills in the MTU only where it knows the neighbour.
+        let mtu = if answer.status == RouteStatus::Known {
+            // SAFETY: the kernel wrote the route's MTU into the union.
+            unsafe { fib.__bindgen_anon_1.mtu_result }
+        } else {
+            device.map_or(u16::MAX, |device| device.mtu)
+        };
         answer.hop = NextHop {
             generation: self.control.route_generation,
             device: fib.ifindex,
-            // SAFETY: the kernel wrote the route's MTU into the union.
-            mtu: unsafe { fib.__bindgen_anon_1.mtu_result },
+            mtu,
             looked_up: 0,
             destination_mac: fib.dmac,
             source_mac: fib.smac,

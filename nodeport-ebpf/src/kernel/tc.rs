@@ -111,10 +111,12 @@ fn finish(hook: Hook, verdict: Verdict) -> i32 {
         Action::Drop => TC_ACT_SHOT,
         // SAFETY: no pointers.
         Action::Transmit => (unsafe { generated::bpf_redirect(verdict.device, 0) }) as i32,
-        // SAFETY: without parameters the kernel looks up route and neighbour itself.
         Action::Resolve => {
-            (unsafe { generated::bpf_redirect_neigh(verdict.device, core::ptr::null_mut(), 0, 0) })
-                as i32
+            // SAFETY: without parameters the kernel looks up route and neighbour itself.
+            let action = unsafe {
+                generated::bpf_redirect_neigh(verdict.device, core::ptr::null_mut(), 0, 0)
+            };
+            action as i32
         }
     }
 }

@@ -41,8 +41,11 @@ fn finish(verdict: Verdict) -> u32 {
     match verdict.action {
         Action::Pass | Action::Resolve => XDP_PASS,
         Action::Drop => XDP_DROP,
-        // SAFETY: no pointers. Devices that cannot receive such frames were sorted out by XDP_TARGET.
-        Action::Transmit => (unsafe { bpf_redirect(verdict.device, 0) }) as u32,
+        Action::Transmit => {
+            // SAFETY: no pointers. Devices that cannot receive such frames were sorted out by XDP_TARGET. The result is an action.
+            let action = unsafe { bpf_redirect(verdict.device, 0) };
+            action.unsigned_abs() as u32
+        }
     }
 }
 

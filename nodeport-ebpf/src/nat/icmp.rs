@@ -122,22 +122,9 @@ fn translate<A: Family, P: Packet>(
     let mut quote_change = checksum::add(header_change, covered);
 
     let outer = &segment.headers;
-    let at = inner.transport as usize + checksum_offset(inner.protocol);
-    let present = at + 2 <= outer.network as usize + outer.length as usize && packet.need(at + 2);
-    if present && let Some(field) = packet.window::<2>(at) {
-        let old = *field;
-        let is_udp = inner.protocol == protocol::UDP;
-        if !(is_udp && old == [0, 0]) {
-            let diff = checksum::add(pseudo, covered);
-            let new = if is_udp {
-                checksum::updated_nonzero(old, diff)
-            } else {
-                checksum::updated(old, diff)
-            };
-            *field = new;
-            quote_change = checksum::add(quote_change, Diff::new().word(old, new).fold());
-        }
-    }
+    let end = outer.network as usize + outer.length as usize;
+    let diff = checksum::add(pseudo, covered);
+    quote_change = checksum::add(quote_change, fix_quoted_checksum(packet, inner, end, diff));
 
     let addresses = outer.destination.diff(
         &entry.destination,
@@ -161,4 +148,32 @@ fn translate<A: Family, P: Packet>(
     packet
         .fix_checksum(outer.transport as usize + 2, fix, false)
         .then_some(())
+}
+
+/// Brings the quoted transport checksum in step, if the quote reaches that far (D2); returns the change of the field itself.
+#[inline(always)]
+fn fix_quoted_checksum<A: Family, P: Packet>(
+    packet: &mut P,
+    inner: &Headers<A>,
+    end: usize,
+    diff: u16,
+) -> u16 {
+    let at = inner.transport as usize + checksum_offset(inner.protocol);
+    let is_udp = inner.protocol == protocol::UDP;
+    if at + 2 > end || !packet.need(at + 2) {
+        return 0;
+    }
+    match packet.window::<2>(at) {
+        Some([0, 0]) if is_udp => 0,
+        Some(field) => {
+            let old = *field;
+            *field = if is_udp {
+                checksum::updated_nonzero(old, diff)
+            } else {
+                checksum::updated(old, diff)
+            };
+            Diff::new().word(old, *field).fold()
+        }
+        None => 0,
+    }
 }

@@ -94,9 +94,9 @@ fn admit<A: Family, T: Tables<A>>(tables: &T, segment: &Segment<A>) -> Result<()
     if T::HOOK == Hook::Xdp && is_tcp {
         return Err(Outcome::LeftToTc);
     }
-    // A reply to a connection of this host whose local port happens to be a NodePort (J2, J3; behaviours 18.4), or a RST that
-    // belongs to nothing. What remains is picked up, as netfilter does (B9).
-    if segment.tcp & tcp::RST != 0 || tables.host_owns(key) {
+    // A reply to a connection of this host whose local port happens to be a NodePort (J2, J3; behaviours 18.4), a SYN with ACK that answers
+    // somebody else's (A7), or a RST that belongs to nothing. What remains is picked up, as netfilter does (B9).
+    if segment.tcp & (tcp::SYN | tcp::RST) != 0 || tables.host_owns(key) {
         return Err(Outcome::Untouched);
     }
     Ok(())
@@ -182,69 +182,99 @@ fn open<'t, A: Family, T: Tables<A>>(
     flags: u8,
     with_our_address: bool,
 ) -> Result<&'t Entry<A>, Stop> {
+    ask_route(tables, scratch, backend, with_our_address)?;
     let Scratch {
         segment,
         other: reply_key,
         entry: blank,
-        query,
         route,
         ..
     } = scratch;
     let key = &segment.key;
-    route.status = RouteStatus::None;
-    route.source = A::UNSPECIFIED;
-    if with_our_address {
-        query.source = A::UNSPECIFIED;
-        query.destination = backend.address;
-        query.protocol = key.protocol;
-        tables.route(query, route);
-    }
-    if T::HOOK == Hook::Xdp {
-        let can_finish =
-            route.status == RouteStatus::Known && route.xdp_target && segment.headers.ttl > 1;
-        if !can_finish {
-            return Err(Outcome::LeftToTc.into());
-        }
-    }
     // No route (blackhole, unreachable, forwarding off, an address of our own): the stack says what becomes of it (F9).
     let redirect = route.status != RouteStatus::None;
-    let source = if redirect { route.source } else { key.source };
-    if source == A::UNSPECIFIED {
+    let (source, way) = if redirect {
+        (&route.source, flow_flags::REDIRECT)
+    } else {
+        (&key.source, 0)
+    };
+    if *source == A::UNSPECIFIED {
         return Err(Stop::Drop(Outcome::NoRoute));
     }
-    let flags = if redirect {
-        flags | flow_flags::REDIRECT
-    } else {
-        flags
-    };
-
     reply_key.source = backend.address;
-    reply_key.destination = source;
+    reply_key.destination = *source;
     reply_key.source_port = backend.port;
     reply_key.destination_port = key.source_port;
     reply_key.protocol = key.protocol;
     reply_key.pad = [0; 3];
-    write_reply(tables, key, flags, blank);
+    write_reply(tables, key, flags | way, blank);
     let port = ports::take(tables, reply_key, blank, !redirect).map_err(Stop::Drop)?;
 
-    start(tables, flags, blank);
-    blank.source = source;
+    start(tables, flags | way, blank);
+    blank.source = *source;
     blank.source_port = port;
     blank.destination = backend.address;
     blank.destination_port = backend.port;
     if route.status == RouteStatus::Known {
         way::remember_hop(tables, blank, &route.hop, route.xdp_target);
     }
-    // If another CPU was first with the same tuple, its flow is used (B10) and ours taken back.
-    let inserted = tables.add_pending(key, blank);
-    if inserted.is_err() {
+    insert(tables, key, blank, reply_key)
+}
+
+/// Asks for the route to `backend`, if packets are to leave with our own address.
+///
+/// # Errors
+/// XDP cannot send there: it leaves the packet to TC, before anything is made.
+#[inline(always)]
+fn ask_route<A: Family, T: Tables<A>>(
+    tables: &T,
+    scratch: &mut Scratch<A>,
+    backend: &Backend<A>,
+    with_our_address: bool,
+) -> Result<(), Stop> {
+    let Scratch {
+        segment,
+        query,
+        route,
+        ..
+    } = scratch;
+    route.status = RouteStatus::None;
+    route.source = A::UNSPECIFIED;
+    if with_our_address {
+        query.source = A::UNSPECIFIED;
+        query.destination = backend.address;
+        query.protocol = segment.key.protocol;
+        tables.route(query, route);
+    }
+    let xdp_can_send =
+        route.status == RouteStatus::Known && route.xdp_target && segment.headers.ttl > 1;
+    if T::HOOK == Hook::Xdp && !xdp_can_send {
+        return Err(Outcome::LeftToTc.into());
+    }
+    Ok(())
+}
+
+/// Inserts the forward entry. If another CPU was first with the same tuple, its flow is used (B10) and ours taken back. It may have moved it
+/// to the established table just between our looks at the two.
+#[inline(always)]
+fn insert<'t, A: Family, T: Tables<A>>(
+    tables: &'t T,
+    key: &FlowKey<A>,
+    forward: &Entry<A>,
+    reply_key: &FlowKey<A>,
+) -> Result<&'t Entry<A>, Stop> {
+    let inserted = tables.add_pending(key, forward);
+    let established = tables.flow(key);
+    if inserted.is_err() || established.is_some() {
         tables.remove_pending(reply_key);
+    }
+    if inserted.is_ok() && established.is_some() {
+        tables.remove_pending(key);
     }
     if inserted == Err(InsertError::Full) {
         return Err(Stop::Drop(Outcome::PendingTableFailed));
     }
-    tables
-        .pending(key)
-        .or_else(|| tables.flow(key))
+    established
+        .or_else(|| tables.pending(key))
         .ok_or(Stop::Drop(Outcome::FlowConflict))
 }

@@ -56,6 +56,8 @@ pub struct Journey {
 /// A call into the tables before which another CPU may do something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
+    /// [`crate::tables::Tables::pending`].
+    Pending,
     /// [`crate::tables::Tables::add_flow`].
     AddFlow,
     /// [`crate::tables::Tables::add_pending`].

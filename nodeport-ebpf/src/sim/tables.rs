@@ -180,6 +180,7 @@ impl<A: SimFamily, const HOOK: usize> Tables<A> for View<'_, A, HOOK> {
     }
 
     fn pending(&self, key: &FlowKey<A>) -> Option<&Entry<A>> {
+        self.node.at(Moment::Pending);
         self.tables.pending.get(key)
     }
 

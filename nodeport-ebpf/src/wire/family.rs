@@ -8,7 +8,7 @@ use super::checksum::{Diff, Sum, add, updated};
 use crate::packet::Packet;
 
 /// An address family, named by its address type.
-pub trait Family: Copy + Eq + 'static {
+pub trait Family: Copy + Eq + Default + 'static {
     /// Ethertype, network order.
     const ETHERTYPE: [u8; 2];
     /// Protocol number of the family's ICMP.
@@ -54,12 +54,14 @@ pub trait Family: Copy + Eq + 'static {
         forward: bool,
     ) -> Option<u16>;
 
-    /// Writes a header of [`Self::HEADER_LEN`] bytes for a packet that this node originates, with `payload` bytes behind it.
+    /// Writes a header of [`Self::HEADER_LEN`] bytes for a packet that this node originates, with `payload` bytes of `transport`
+    /// behind it.
     fn write_header<P: Packet>(
         packet: &mut P,
         network: usize,
         source: &Self,
         destination: &Self,
+        transport: u8,
         payload: u16,
     ) -> Option<()>;
 }
@@ -133,19 +135,19 @@ impl Family for V4 {
         network: usize,
         source: &V4,
         destination: &V4,
+        transport: u8,
         payload: u16,
     ) -> Option<()> {
         let [l0, l1] = (payload + 20).to_be_bytes();
         // Version and length of 5 words, class "network control" as the kernel's ICMP errors have it, DF, TTL 64.
         let start = [0x45, 0xc0, l0, l1];
-        let sum =
-            Sum::new()
-                .double(start)
-                .double([0, 0, 0x40, 0])
-                .double([64, protocol::ICMP, 0, 0]);
+        let sum = Sum::new()
+            .double(start)
+            .double([0, 0, 0x40, 0])
+            .double([64, transport, 0, 0]);
         let [c0, c1] = destination.sum(source.sum(sum)).checksum();
         *packet.window::<4>(network)? = start;
-        *packet.window::<8>(network + 4)? = [0, 0, 0x40, 0, 64, protocol::ICMP, c0, c1];
+        *packet.window::<8>(network + 4)? = [0, 0, 0x40, 0, 64, transport, c0, c1];
         *packet.window::<4>(network + 12)? = *source;
         *packet.window::<4>(network + 16)? = *destination;
         Some(())
@@ -223,10 +225,11 @@ impl Family for V6 {
         network: usize,
         source: &V6,
         destination: &V6,
+        transport: u8,
         payload: u16,
     ) -> Option<()> {
         let [l0, l1] = payload.to_be_bytes();
-        *packet.window::<8>(network)? = [0x60, 0, 0, 0, l0, l1, protocol::ICMPV6, 64];
+        *packet.window::<8>(network)? = [0x60, 0, 0, 0, l0, l1, transport, 64];
         *packet.window::<16>(network + 8)? = *source;
         *packet.window::<16>(network + 24)? = *destination;
         Some(())

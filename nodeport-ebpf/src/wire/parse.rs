@@ -16,10 +16,11 @@ pub const MAX_TRANSPORT: u32 = 128;
 const MAX_EXTENSIONS: usize = 6;
 
 /// Where in a fragmented datagram a packet stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(u8)]
 pub enum Fragment {
     /// Not a fragment; or an atomic one, which is a whole packet (RFC 6946).
+    #[default]
     Whole,
     /// The first fragment: it has the ports.
     First,
@@ -28,7 +29,7 @@ pub enum Fragment {
 }
 
 /// What the network header says.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(8))]
 pub struct Headers<A> {
     /// Offset of the network header.
@@ -52,7 +53,7 @@ pub struct Headers<A> {
 }
 
 /// A packet with its tuple.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(8))]
 pub struct Segment<A> {
     /// What the network header says.

@@ -11,7 +11,7 @@ use nodeport_tests::trial::Row;
 pub(crate) fn full(rows: &[Row]) -> Table {
     let mut table = Table::new();
     table
-        .load_style(presets::UTF8_HORIZONTAL_ONLY)
+        .load_style(presets::UTF8_FULL_CONDENSED)
         .set_content_arrangement(ContentArrangement::Disabled);
     table.set_header([
         "client",

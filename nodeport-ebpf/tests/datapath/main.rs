@@ -1,0 +1,19 @@
+//! The datapath as a whole, on the host: edge cases by number, as stories with their expected packets written out, and properties that hold
+//! for all packets.
+//!
+//! Most stories happen in both address families ([`both!`]).
+#![allow(
+    unreachable_pub,
+    reason = "the stage and its packets are shared with the parity tests"
+)]
+
+mod packets;
+mod places;
+mod sums;
+mod trip;
+mod world;
+
+mod reply_tuples;
+mod state;
+mod tables;
+mod udp;
