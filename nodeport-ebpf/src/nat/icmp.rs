@@ -44,7 +44,8 @@ pub fn packet<A: Parse, P: Packet, T: Tables<A>>(
     if T::HOOK == Hook::Xdp {
         return Err(Outcome::LeftToTc.into());
     }
-    parse_quote(packet, at + ICMP_LEN, inner)?;
+    let end = (segment.headers.network + segment.headers.length) as usize;
+    parse_quote(packet, at + ICMP_LEN, end, inner)?;
     let [s0, s1, d0, d1] = *packet
         .window::<4>(inner.transport as usize)
         .ok_or(Outcome::Untouched)?;
@@ -76,20 +77,23 @@ pub fn packet<A: Parse, P: Packet, T: Tables<A>>(
     )
 }
 
-/// Parses the quoted packet as far as its ports (D2: 8 bytes of the transport header are enough).
+/// Parses the quoted packet as far as its ports (D2: 8 bytes of the transport header are enough). It ends with the error, at `end`: what
+/// follows there is padding.
 #[inline(always)]
 fn parse_quote<A: Parse, P: Packet>(
     packet: &mut P,
     at: usize,
+    end: usize,
     inner: &mut Headers<A>,
 ) -> Result<(), Outcome> {
-    if !packet.need(at + A::HEADER_LEN + 8) {
+    if at + A::HEADER_LEN + 8 > end || !packet.need(at + A::HEADER_LEN + 8) {
         return Err(Outcome::Untouched);
     }
     A::quoted(packet, at, inner).map_err(|_| Outcome::Untouched)?;
     let has_ports = matches!(inner.protocol, protocol::TCP | protocol::UDP)
         && inner.fragment != Fragment::Later;
-    if has_ports && packet.need(inner.transport as usize + 8) {
+    let ports_end = inner.transport as usize + 8;
+    if has_ports && ports_end <= end && packet.need(ports_end) {
         Ok(())
     } else {
         Err(Outcome::Untouched)

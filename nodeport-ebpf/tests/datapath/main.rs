@@ -13,6 +13,7 @@ mod sums;
 mod trip;
 mod world;
 
+mod icmp;
 mod reply_tuples;
 mod state;
 mod tables;
