@@ -267,6 +267,8 @@ fn extension<P: Packet>(packet: &mut P, headers: &mut Headers<V6>) -> Result<(),
     let [next, words, f0, f1, i0, i1, i2, i3] =
         *packet.window::<8>(at).ok_or(Outcome::UnknownHeaders)?;
     let len = match headers.protocol {
+        // A packet that is still to be routed elsewhere (segments left) has another destination than its header says.
+        43 if f1 != 0 => return Err(Outcome::UnknownHeaders),
         // Hop-by-hop options, routing, destination options: in units of 8 bytes beyond the first 8.
         0 | 43 | 60 => (u32::from(words) + 1) * 8,
         // Authentication header: in units of 4 bytes, minus 2.

@@ -180,7 +180,7 @@ both! {
         says(&trip, (A::client(1), A::local(1)), TOO_BIG, &reply.packet());
     }
 
-    /// D3: a Pod of this node has no socket there. Its error is translated where it leaves the stack; the client's connect() fails at once.
+    /// D3: a Pod of this node has no socket there. Its error is translated where it leaves the stack; the client's attempt fails at once.
     fn a_local_backend_s_complaint_reaches_the_client<A>() {
         let world = World::<A>::new().node_port(&[(A::local(1), TARGET)]);
         let client = (A::client(1), 40000);

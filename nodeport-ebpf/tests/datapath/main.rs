@@ -13,6 +13,9 @@ mod sums;
 mod trip;
 mod world;
 
+mod answers;
+mod fragments;
+mod headers;
 mod icmp;
 mod reply_tuples;
 mod state;
