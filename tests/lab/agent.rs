@@ -175,9 +175,18 @@ impl Agent {
     /// # Errors
     /// If it does not end, or with an error.
     pub fn stop(&mut self) -> Result<()> {
-        let mut process = self.process.take().context("the agent does not run")?;
+        let process = self.process.as_ref().context("the agent does not run")?;
         process.signal(Signal::TERM)?;
-        let status = process.wait(Duration::from_secs(10))?;
+        self.wait_end(Duration::from_secs(10))
+    }
+
+    /// Waits for its own end.
+    ///
+    /// # Errors
+    /// If it goes on, or ended with an error: the error has its log.
+    pub fn wait_end(&mut self, limit: Duration) -> Result<()> {
+        let mut process = self.process.take().context("the agent does not run")?;
+        let status = process.wait(limit)?;
         if !status.success() {
             bail!(
                 "the agent of {} ended with {status}:\n{}",

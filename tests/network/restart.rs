@@ -55,8 +55,11 @@ fn nothing_is_lost(world: &mut World, times: u32, disturb: fn(&mut Agent)) -> Re
     for turn in 0..times {
         for agent in &mut world.agents {
             disturb(agent);
+            agent.spawn(&world.lab).expect("it starts again");
+        }
+        for agent in &mut world.agents {
             agent
-                .start(&world.lab)
+                .wait_ready()
                 .unwrap_or_else(|error| panic!("turn {turn}: {error:#}"));
         }
         for talk in &mut talks {
@@ -146,14 +149,12 @@ fn a_second_agent_is_refused() {
     let node = world.lab.node("n1");
     let manifests = [world.manifest.write().expect("written")];
     let mut second = Agent::new(node, AgentSpec::new(&manifests));
+    second.spawn(&world.lab).expect("it starts");
     let error = second
-        .start(&world.lab)
+        .wait_end(Duration::from_secs(5))
         .expect_err("the pin directory is taken");
     let text = format!("{error:#}");
-    assert!(
-        text.contains("another agent") || text.contains("lock"),
-        "{text}"
-    );
+    assert!(text.contains("another nodeport-agent uses"), "{text}");
     world.http(&world.lab.client, world.node_port("n1", Family::V4, WEB));
 }
 
