@@ -15,9 +15,12 @@ mod world;
 
 mod answers;
 mod fragments;
+mod front_ends;
 mod headers;
 mod icmp;
+mod local;
 mod reply_tuples;
 mod state;
 mod tables;
 mod udp;
+mod ways;
