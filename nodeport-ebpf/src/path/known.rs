@@ -30,7 +30,13 @@ pub(crate) fn forget<A: Family, T: Tables<A>>(
         tables.remove_flow(pair);
         tables.remove_flow(key);
     } else {
-        tables.remove_pending(pair);
+        // The other half may have been evicted, and its key be another flow's by now (B7).
+        if tables
+            .pending(pair)
+            .is_some_and(|other| leads_to(other, key))
+        {
+            tables.remove_pending(pair);
+        }
         tables.remove_pending(key);
     }
 }
@@ -129,7 +135,7 @@ pub(super) fn advance<'t, A: Family, T: Tables<A>>(
         entry: blank,
         ..
     } = scratch;
-    if entry.is(flow_flags::REPLY) || tcp::opens(segment.tcp) {
+    if entry.is(flow_flags::REPLY) {
         return Ok(Some(entry));
     }
     let key = &segment.key;
@@ -150,7 +156,7 @@ pub(super) fn advance<'t, A: Family, T: Tables<A>>(
         tables.remove_pending(key);
         return Ok(None);
     }
-    if !pair.is(flow_flags::SEEN) {
+    if tcp::opens(segment.tcp) || !pair.is(flow_flags::SEEN) {
         return Ok(Some(entry));
     }
     let is_full = tables.add_flow(pair_key, pair) == Err(InsertError::Full);
@@ -168,13 +174,13 @@ pub(super) fn advance<'t, A: Family, T: Tables<A>>(
         .ok_or(Stop::Drop(Outcome::FlowConflict))
 }
 
-/// Whether a reply entry translates to the reverse of `key`: whether it is the other half of `key`'s flow.
+/// Whether an entry, found where `key`'s says its other half is, translates to the reverse of `key`: whether it is that half.
 #[inline(always)]
-fn leads_to<A: Family>(reply: &Entry<A>, key: &FlowKey<A>) -> bool {
-    reply.destination == key.source
-        && reply.source == key.destination
-        && reply.destination_port == key.source_port
-        && reply.source_port == key.destination_port
+fn leads_to<A: Family>(other: &Entry<A>, key: &FlowKey<A>) -> bool {
+    other.destination == key.source
+        && other.source == key.destination
+        && other.destination_port == key.source_port
+        && other.source_port == key.destination_port
 }
 
 /// Carries a packet of a flow: rewrites it, notes what was seen, and sends it on its way.

@@ -4,7 +4,7 @@ use nodeport_common::{Outcome, protocol};
 use nodeport_ebpf::sim::{Frame, Moment};
 
 use crate::both;
-use crate::packets::{ACK, Build, PSH, SYN};
+use crate::packets::{ACK, Build, PSH, RST, SYN};
 use crate::world::{FABRIC, NODE_PORT, Places, TARGET, UPLINK, World, flow_key};
 
 const TCP: u8 = protocol::TCP;
@@ -110,6 +110,19 @@ both! {
         assert_eq!(answer.seen().ends(), (front_end, client));
     }
 
+    /// B7: the reply half was pushed out before anybody answered; the retransmitted SYN makes it again, else the answer would be nobody's.
+    fn a_reply_half_lost_before_the_answer_is_made_again<A>() {
+        let world = node_port::<A>();
+        let (client, front_end) = ((A::client(1), 40000), (A::NODE, NODE_PORT));
+        let syn = Build::tcp(client, front_end, SYN);
+        let (source, backend) = world.enters(UPLINK, &syn).seen().ends();
+        world.tables().pending.remove(&flow_key(TCP, backend, source));
+        assert_eq!(world.enters(UPLINK, &syn).seen().ends(), (source, backend));
+        let answer = world.enters(FABRIC, &Build::tcp(backend, source, SYN | ACK));
+        answer.is(Outcome::ReplyRedirected);
+        assert_eq!(answer.seen().ends(), (front_end, client));
+    }
+
     /// B7: the reply half was pushed out and its port went to another client: that one keeps it, this one gets another.
     fn a_lost_port_is_not_taken_back<A>() {
         let world = node_port::<A>();
@@ -126,11 +139,32 @@ both! {
                 world.enters(FABRIC, &Build::tcp(backend, source, SYN | ACK));
                 world.enters(UPLINK, &Build::tcp(winner, front_end, ACK));
             }
-            let data = world.enters(UPLINK, &Build::tcp(loser, front_end, ACK));
-            assert_ne!(data.seen().source(), source);
+            for flags in [SYN, ACK] {
+                let data = world.enters(UPLINK, &Build::tcp(loser, front_end, flags));
+                assert_ne!(data.seen().source(), source);
+            }
             let answer = world.enters(FABRIC, &Build::tcp(backend, source, ACK));
             assert_eq!(answer.seen().destination(), winner);
         }
+    }
+
+    /// B7: a flow that lost its reply half, whose port went to another client, ends without taking that client's along.
+    fn a_flow_that_lost_its_port_ends_alone<A>() {
+        let world = node_port::<A>();
+        let front_end = (A::NODE, NODE_PORT);
+        let (loser, winner) = ((A::client(1), 40000), (A::client(2), 40000));
+        let syn = Build::tcp(loser, front_end, SYN);
+        let (source, backend) = world.enters(UPLINK, &syn).seen().ends();
+        world.enters(FABRIC, &Build::tcp(backend, source, RST | ACK));
+        world.tables().pending.remove(&flow_key(TCP, backend, source));
+        world.node.cursors.borrow_mut().clear();
+        let theirs = world.enters(UPLINK, &Build::tcp(winner, front_end, SYN));
+        assert_eq!(theirs.seen().source(), source);
+        // The refused client tries again: a new flow, with another port.
+        assert_eq!(world.enters(UPLINK, &syn).seen().source(), (A::FABRIC_ADDRESS, 1025));
+        let answer = world.enters(FABRIC, &Build::tcp(backend, source, SYN | ACK));
+        answer.is(Outcome::ReplyRedirected);
+        assert_eq!(answer.seen().destination(), winner);
     }
 
     /// B7: the forward half was pushed out; a retransmitted SYN opens the flow anew and nothing of the old half disturbs it.
