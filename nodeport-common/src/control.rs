@@ -74,8 +74,10 @@ pub mod device_flags {
     pub const POD: u32 = 1 << 2;
     /// Frames on it have no Ethernet header: packets start at the network header.
     pub const NO_ETHERNET: u32 = 1 << 3;
-    /// Frames may be sent to it by `XDP_REDIRECT`.
+    /// Frames may be sent to it by `XDP_REDIRECT` (`NETDEV_XDP_ACT_NDO_XMIT`).
     pub const XDP_TARGET: u32 = 1 << 4;
+    /// Our XDP program on it runs in generic mode: what it redirects is sent like any other packet, to whatever device.
+    pub const XDP_GENERIC: u32 = 1 << 5;
 }
 
 /// What an address is to this node: value of `ADDRESSES4` and `ADDRESSES6`.

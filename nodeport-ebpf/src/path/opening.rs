@@ -75,8 +75,9 @@ pub(super) fn first<'t, A: Family, T: Tables<A>>(
         return Err(Stop::Answer(Cause::PortUnreachable));
     };
     let flags = entry_flags(frontend, backend);
-    let with_our_address = needs_our_address(segment, frontend, backend, from_pod);
-    open(tables, scratch, backend, flags, with_our_address)
+    let ours = needs_our_address(segment, frontend, backend, from_pod);
+    ask_route(tables, scratch, backend, ours, from_pod)?;
+    open(tables, scratch, backend, flags)
 }
 
 /// Whether a packet for a front end may open a flow.
@@ -169,7 +170,7 @@ fn start<A: Family, T: Tables<A>>(tables: &T, flags: u8, entry: &mut Entry<A>) {
     entry.next_hop.set(NextHop::default());
 }
 
-/// Makes both entries of a flow to `backend`.
+/// Makes both entries of a flow to `backend`, by the route that was found: none means through the host's stack.
 ///
 /// With our own source address, packets are redirected past the stack, which would take that source for a martian; with the client's, the
 /// stack carries them. Then the client's port is kept, unless another flow of the same client to the same backend has the same reply tuple
@@ -180,9 +181,7 @@ fn open<'t, A: Family, T: Tables<A>>(
     scratch: &mut Scratch<A>,
     backend: &Backend<A>,
     flags: u8,
-    with_our_address: bool,
 ) -> Result<&'t Entry<A>, Stop> {
-    ask_route(tables, scratch, backend, with_our_address)?;
     let Scratch {
         segment,
         other: reply_key,
@@ -223,6 +222,9 @@ fn open<'t, A: Family, T: Tables<A>>(
 
 /// Asks for the route to `backend`, if packets are to leave with our own address.
 ///
+/// They are, whatever else holds, if they would leave by the Pod device that they came in by: behind it is a bridge, which would hand the reply
+/// to the client without passing by here, from an address that the client never asked.
+///
 /// # Errors
 /// XDP cannot send there: it leaves the packet to TC, before anything is made.
 #[inline(always)]
@@ -230,7 +232,8 @@ fn ask_route<A: Family, T: Tables<A>>(
     tables: &T,
     scratch: &mut Scratch<A>,
     backend: &Backend<A>,
-    with_our_address: bool,
+    ours: bool,
+    from_pod: bool,
 ) -> Result<(), Stop> {
     let Scratch {
         segment,
@@ -240,15 +243,16 @@ fn ask_route<A: Family, T: Tables<A>>(
     } = scratch;
     route.status = RouteStatus::None;
     route.source = A::UNSPECIFIED;
-    if with_our_address {
+    if ours || from_pod {
         query.source = A::UNSPECIFIED;
         query.destination = backend.address;
         query.protocol = segment.key.protocol;
         tables.route(query, route);
     }
-    let xdp_can_send =
-        route.status == RouteStatus::Known && route.xdp_target && segment.headers.ttl > 1;
-    if T::HOOK == Hook::Xdp && !xdp_can_send {
+    if !ours && route.hop.device != tables.device_index() {
+        route.status = RouteStatus::None;
+    }
+    if T::HOOK == Hook::Xdp && !(way::xdp_can_send(tables, route) && segment.headers.ttl > 1) {
         return Err(Outcome::LeftToTc.into());
     }
     Ok(())

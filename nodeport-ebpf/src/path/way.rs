@@ -8,7 +8,7 @@ use super::{Action, Stop, Verdict};
 use crate::originate::Cause;
 use crate::packet::Packet;
 use crate::scratch::Scratch;
-use crate::tables::{Entry, RouteStatus, Tables};
+use crate::tables::{Entry, Route, RouteStatus, Tables};
 use crate::wire::{Family, Headers};
 
 /// How a translated packet leaves.
@@ -88,7 +88,7 @@ fn next_hop<A: Family, T: Tables<A>>(
     let is_fresh = hop.generation == control.route_generation
         && u32::from(now.wrapping_sub(hop.looked_up)) <= control.next_hop_max_age;
     if is_fresh {
-        if T::HOOK == Hook::Xdp && !entry.is(flow_flags::XDP_TARGET) {
+        if T::HOOK == Hook::Xdp && !entry.is(flow_flags::XDP_TARGET) && !is_generic(tables) {
             return Err(Outcome::LeftToTc.into());
         }
         scratch.route.hop = hop;
@@ -104,7 +104,7 @@ fn next_hop<A: Family, T: Tables<A>>(
     query.destination = entry.destination;
     query.protocol = segment.headers.protocol;
     tables.route(query, route);
-    if T::HOOK == Hook::Xdp && !(route.status == RouteStatus::Known && route.xdp_target) {
+    if T::HOOK == Hook::Xdp && !xdp_can_send(tables, route) {
         return Err(Outcome::LeftToTc.into());
     }
     match route.status {
@@ -115,6 +115,17 @@ fn next_hop<A: Family, T: Tables<A>>(
         RouteStatus::NeedsNeighbour => Ok((Way::Neighbour, route.hop.mtu)),
         RouteStatus::None => Err(Stop::Drop(Outcome::NoRoute)),
     }
+}
+
+/// Whether XDP may redirect along a route: the device takes such frames, or our program runs in generic mode, where they are sent like any other.
+#[inline(always)]
+pub(super) fn xdp_can_send<A: Family, T: Tables<A>>(tables: &T, route: &Route<A>) -> bool {
+    route.status == RouteStatus::Known && (route.xdp_target || is_generic(tables))
+}
+
+#[inline(always)]
+fn is_generic<A: Family, T: Tables<A>>(tables: &T) -> bool {
+    tables.device().flags & device_flags::XDP_GENERIC != 0
 }
 
 /// Keeps a next hop with the flow, stamped with the route generation and the time.

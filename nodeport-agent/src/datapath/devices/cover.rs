@@ -157,13 +157,13 @@ impl Cover {
             device: index,
             hook: Hook::Xdp,
         };
-        let native = self
-            .attached
-            .get(&place)
-            .is_some_and(|attached| attached.mode == Mode::Native);
-        let target = if native { device_flags::XDP_TARGET } else { 0 };
+        let xdp = match self.attached.get(&place).map(|attached| attached.mode) {
+            Some(Mode::Native) => device_flags::XDP_TARGET,
+            Some(Mode::Generic) => device_flags::XDP_GENERIC,
+            _ => 0,
+        };
         Device {
-            flags: device.value.flags | target,
+            flags: device.value.flags | xdp,
             ..device.value
         }
     }
