@@ -68,10 +68,10 @@ fn pinned_devices(places: &[Place], devices: &BTreeMap<u32, Device>) -> Vec<Devi
         .iter()
         .map(|(&index, device)| {
             let is = |flag: u32| device.flags & flag != 0;
-            let xdp = if is(device_flags::XDP_TARGET) {
-                Mode::Native
-            } else {
+            let xdp = if is(device_flags::XDP_GENERIC) {
                 Mode::Generic
+            } else {
+                Mode::Native
             };
             let role = if is(device_flags::UPLINK) {
                 Role::Uplink

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::classify::{Covered, Role};
+use super::classify::{Covered, Criteria, Role};
 use super::inventory::Inventory;
 
 /// Reads a setting below `/proc/sys/net`, such as `ipv4/conf/eth0/forwarding`.
@@ -15,9 +15,14 @@ pub type Read<'a> = &'a dyn Fn(&str) -> Option<String>;
 pub fn advice(
     inventory: &Inventory,
     covered: &BTreeMap<u32, Covered>,
+    criteria: &Criteria,
     read: Read<'_>,
 ) -> Vec<String> {
-    let mut found = Vec::new();
+    let names = criteria.devices.iter();
+    let missing = names.filter(|&name| inventory.links.values().all(|link| link.name != *name));
+    let mut found: Vec<String> = missing
+        .map(|name| format!("--devices names {name}, which does not exist (yet)"))
+        .collect();
     let uplinks = covered
         .iter()
         .filter(|(_, device)| device.role == Role::Uplink);
@@ -63,7 +68,7 @@ pub fn advice(
 
 #[cfg(test)]
 mod tests {
-    use super::super::classify::{Criteria, classify};
+    use super::super::classify::classify;
     use super::super::inventory::{Assigned, Link, hardware};
     use super::*;
     use crate::datapath::attach::XdpState;
@@ -99,7 +104,21 @@ mod tests {
             let found = settings.iter().find(|(name, _)| *name == path);
             found.map(|(_, value)| (*value).to_owned())
         };
-        advice(&inventory, &covered, &read)
+        advice(&inventory, &covered, &Criteria::default(), &read)
+    }
+
+    #[test]
+    fn a_named_device_that_is_missing_is_told() {
+        let (inventory, _) = node(&[(2, "eth0", "192.0.2.11")]);
+        let criteria = Criteria {
+            devices: vec!["eth0".to_owned(), "eth7".to_owned()],
+            ..Criteria::default()
+        };
+        let covered = classify(&inventory, &criteria);
+        assert_eq!(
+            advice(&inventory, &covered, &criteria, &|_| None),
+            ["--devices names eth7, which does not exist (yet)"]
+        );
     }
 
     #[test]

@@ -277,7 +277,12 @@ impl Follower {
             complete: true,
             addresses: self.inventory.addresses().collect(),
             devices: self.cover.states(wanted),
-            warnings: advice(&self.inventory, wanted, &kernel::net_setting),
+            warnings: advice(
+                &self.inventory,
+                wanted,
+                &self.criteria.borrow(),
+                &kernel::net_setting,
+            ),
             error,
         };
         let before = self.observed.borrow().warnings.clone();
