@@ -50,7 +50,7 @@ enum Aspect {
     SctpLocalEndpoint,
     /// `sessionAffinity: ClientIP` is not honoured.
     Affinity,
-    /// `loadBalancerSourceRanges` is not honoured.
+    /// `loadBalancerSourceRanges` is not honoured: the load balancer's front end is missing.
     SourceRanges,
 }
 
@@ -165,8 +165,13 @@ fn compare(
         match (ours.get(key), told.get(key)) {
             (Some(ours), Some(told)) => compare_frontend(key, ours, told, &mut differences),
             (Some(_), None) => differences.push((format!("{key:?} is ours alone"), None)),
-            (None, _) => {
-                let aspect = (key.1 == "sctp").then_some(Aspect::Sctp);
+            (None, told) => {
+                let aspect = if key.1 == "sctp" {
+                    Some(Aspect::Sctp)
+                } else {
+                    told.filter(|told| told.source_ranges)
+                        .map(|_| Aspect::SourceRanges)
+                };
                 differences.push((format!("{key:?} is missing"), aspect));
             }
         }

@@ -113,8 +113,10 @@ pub enum Reason {
     #[error("{0} is not supported yet: this port is not proxied")]
     ProtocolNotSupported(Protocol),
     /// `loadBalancerSourceRanges`: whoever wrote them relies on them.
-    #[error("is not honoured yet: the load balancer's addresses are open to everyone")]
-    OpenToEveryone,
+    #[error(
+        "is not honoured yet: the load balancer's addresses are not proxied, rather than open to everyone"
+    )]
+    SourceRangesNotHonoured,
     /// A feature that is not honoured.
     #[error("{0}")]
     NotHonoured(&'static str),
@@ -158,7 +160,7 @@ impl Reason {
             | Self::NodeUnknown
             | Self::OtherVersion { .. } => Severity::Note,
             Self::Taken { .. }
-            | Self::OpenToEveryone
+            | Self::SourceRangesNotHonoured
             | Self::NoNodePortAddress(_)
             | Self::Kept(_)
             | Self::GivenAgain(_) => Severity::Warning,

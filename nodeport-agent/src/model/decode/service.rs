@@ -51,7 +51,9 @@ pub(super) fn read(root: &Field<'_, '_>, meta: Meta) -> Option<Service> {
     if exemption.is_none() {
         service.cluster_ips = cluster_ips(&spec);
         service.external_ips = external_ips(&spec);
-        service.load_balancer_ips = load_balancer_ips(root);
+        if !has_source_ranges(&spec) {
+            service.load_balancer_ips = load_balancer_ips(root);
+        }
         service.ports = ports(&spec);
         not_honoured(&spec);
     } else if exemption == Some(Exemption::NoClusterIp) {
@@ -242,8 +244,15 @@ fn not_honoured(spec: &Field<'_, '_>) {
             "ClientIP is not honoured yet: every connection is balanced anew",
         ));
     }
+}
+
+/// Whether the Service restricts who may use its load balancer's addresses. That is not honoured yet, so those addresses are not proxied at all:
+/// whoever wrote the ranges relies on them.
+fn has_source_ranges(spec: &Field<'_, '_>) -> bool {
     let ranges = spec.key("loadBalancerSourceRanges");
-    if ranges.items().next().is_some() {
-        ranges.problem(Reason::OpenToEveryone);
+    let restricted = ranges.items().next().is_some();
+    if restricted {
+        ranges.problem(Reason::SourceRangesNotHonoured);
     }
+    restricted
 }
