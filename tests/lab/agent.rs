@@ -223,7 +223,7 @@ impl Agent {
     /// Where a map is pinned.
     #[must_use]
     pub fn map_path(&self, map: &str) -> PathBuf {
-        self.pin_dir.join("v1").join(map)
+        self.pin_dir.join("v1/maps").join(map)
     }
 
     /// The command line of another verb, to be typed on the machine that the lab is on.
