@@ -1,8 +1,12 @@
 //! A NodePort from outside: who answers, whom the server sees, and which hook carried it.
 
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
 use nodeport_tests::addresses::CLIENT;
 use nodeport_tests::clients::{self, Options, Verdict};
-use nodeport_tests::{Family, LabSpec};
+use nodeport_tests::objects::Protocol;
+use nodeport_tests::{Family, LabSpec, Netns, simple};
 
 use crate::world::{DNS, WEB, World, seen};
 
@@ -91,7 +95,7 @@ fn pods_behind_a_bridge_are_backends_and_clients() {
     for family in Family::BOTH {
         let pod = world.lab.pod("n2-p3");
         let cluster_ip = world.manifest.cluster_ip("web", family == Family::V6);
-        let answer = world.http(&pod.netns, std::net::SocketAddr::new(cluster_ip, 8080));
+        let answer = world.http(&pod.netns, SocketAddr::new(cluster_ip, 8080));
         assert_eq!(
             seen(&answer),
             pod.address(family),
@@ -100,34 +104,41 @@ fn pods_behind_a_bridge_are_backends_and_clients() {
     }
 }
 
-/// Behaviours 6.7, 6.8: no endpoint at all means port unreachable, at once; edge-cases D6.
+/// Behaviours 6.7, 6.8: no endpoint at all means port unreachable, at once; edge-cases D6, D7.
 #[test]
 fn without_endpoints_it_is_refused_at_once() {
     for xdp in ["auto", "off"] {
         let world = World::new(LabSpec::nodes(2), &[], xdp);
         for family in Family::BOTH {
             for node in ["n1", "n2"] {
-                let start = std::time::Instant::now();
-                let to = world.node_port(node, family, WEB);
-                let verdict =
-                    clients::http(&world.lab.client, to, Options::default()).expect("curl runs");
-                assert_eq!(verdict, Verdict::Refused, "{to} TCP, XDP {xdp}");
-                let to = world.node_port(node, family, DNS);
-                let verdict =
-                    clients::dns(&world.lab.client, to, &world.servers, Options::default());
-                assert_eq!(
-                    verdict.expect("dig runs"),
-                    Verdict::Refused,
-                    "{to} UDP, XDP {xdp}"
+                for (port, protocol) in [(WEB, Protocol::Tcp), (DNS, Protocol::Udp)] {
+                    let to = world.node_port(node, family, port);
+                    let took = (0..5)
+                        .map(|_| refused_after(&world.lab.client, protocol, to))
+                        .min();
+                    // Ten milliseconds are promised (D7); the best of five has them on a busy machine, too.
+                    let took = took.expect("five times");
+                    assert!(
+                        took < Duration::from_millis(10),
+                        "{to} {protocol:?} XDP {xdp}: {took:?}"
+                    );
+                }
+                let real = clients::http(
+                    &world.lab.client,
+                    world.node_port(node, family, WEB),
+                    Options::default(),
                 );
-                let took = start.elapsed();
-                assert!(
-                    took < std::time::Duration::from_millis(900),
-                    "refused only after {took:?}"
-                );
+                assert_eq!(real.expect("curl runs"), Verdict::Refused);
             }
         }
     }
+}
+
+fn refused_after(from: &Netns, protocol: Protocol, to: SocketAddr) -> Duration {
+    let start = Instant::now();
+    let verdict = simple::ask(from, protocol, to, Duration::from_secs(2)).expect("a client");
+    assert_eq!(verdict, Verdict::Refused, "{to} {protocol:?}");
+    start.elapsed()
 }
 
 /// Behaviours 6.7, 9.2: policy Local keeps the client's address, and is silent where no endpoint is.
@@ -148,7 +159,7 @@ fn policy_local_keeps_the_address_and_is_silent_elsewhere() {
         let answer = world.http(&world.lab.client, world.node_port("n1", family, 30081));
         assert_eq!(seen(&answer), CLIENT[family as usize]);
         let limit = Options {
-            limit: Some(std::time::Duration::from_secs(1)),
+            limit: Some(Duration::from_secs(1)),
             ..Options::default()
         };
         let (counted, verdict) = world.counted("n2", || {

@@ -25,7 +25,7 @@ fn an_unknown_neighbour_does_not_lose_the_first_packet() {
             let world = World::new(spec, &["n2-p1"], xdp);
             for family in Family::BOTH {
                 for node in ["n1", "n2"] {
-                    for _ in 0..3 {
+                    for _ in 0..2 {
                         // Fixed entries (Pods, the overlay's) stay.
                         world
                             .lab

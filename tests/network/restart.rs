@@ -15,53 +15,39 @@ use crate::world::{WEB, World, web_and_dns};
 /// Node port of the echo Service.
 const ECHO: u16 = 30007;
 
-fn world() -> (Echo, World) {
+/// One backend here and one on the other node, for `web` and for `echo`.
+fn world() -> (Vec<Echo>, World) {
+    let pods = ["n1-p1", "n2-p1"];
     let world = World::with(
         LabSpec::nodes(2),
         |spec| spec,
         |lab, manifest| {
-            web_and_dns(lab, manifest, &["n2-p1", "n2-p2"]);
-            manifest
-                .service("echo")
-                .node_port(ECHO, ECHO_PORT)
-                .endpoints(lab, [lab.pod("n2-p1")]);
+            web_and_dns(lab, manifest, &pods);
+            let endpoints = pods.iter().map(|pod| lab.pod(pod));
+            let service = manifest.service("echo").node_port(ECHO, ECHO_PORT);
+            service.endpoints(lab, endpoints);
         },
     );
-    (
-        Echo::in_pod(world.lab.pod("n2-p1")).expect("echo starts"),
-        world,
-    )
+    let echo = |pod| Echo::in_pod(world.lab.pod(pod)).expect("echo starts");
+    (pods.map(echo).into(), world)
 }
 
-/// New connections to both nodes in both families, by XDP and by TC, while `disturb` runs; and connections that stay.
+/// New connections to n1 in both families, by XDP to the other node and by TC to its own Pod, while the agent of n1 is disturbed;
+/// and connections that stay.
 fn nothing_is_lost(world: &mut World, times: u32, disturb: fn(&mut Agent)) -> Report {
     world.warm_up("n1");
-    world.warm_up("n2");
-    let nodes = ["n1", "n2"];
-    let to: Vec<SocketAddr> = Family::BOTH
-        .iter()
-        .flat_map(|family| nodes.map(|node| world.node_port(node, *family, WEB)))
-        .collect();
+    let to = Family::BOTH.map(|family| world.node_port("n1", family, WEB));
     let mut talks: Vec<Talk> = to
         .iter()
-        .map(|to| {
-            let from = SocketAddr::new(CLIENT[usize::from(to.is_ipv6())], 0);
-            let to = SocketAddr::new(to.ip(), ECHO);
-            Talk::connect(&world.lab.client, from, to).expect("connected")
-        })
+        .flat_map(|to| (0..4).map(|_| talk(world, *to)))
         .collect();
     let stream =
         Stream::start(&world.lab.client, &to, Duration::from_millis(2)).expect("the stream starts");
     for turn in 0..times {
-        for agent in &mut world.agents {
-            disturb(agent);
-            agent.spawn(&world.lab).expect("it starts again");
-        }
-        for agent in &mut world.agents {
-            agent
-                .wait_ready()
-                .unwrap_or_else(|error| panic!("turn {turn}: {error:#}"));
-        }
+        disturb(&mut world.agents[0]);
+        world.agents[0]
+            .start(&world.lab)
+            .unwrap_or_else(|error| panic!("turn {turn}: {error:#}"));
         for talk in &mut talks {
             talk.say(&format!("turn {turn}"))
                 .expect("the connection lives");
@@ -70,6 +56,13 @@ fn nothing_is_lost(world: &mut World, times: u32, disturb: fn(&mut Agent)) -> Re
     let report = stream.finish().expect("the stream ends");
     assert!(report.is_perfect(), "{report:?}\n{}", world.evidence());
     report
+}
+
+/// A conversation with an echo server, through the node that `to` belongs to.
+fn talk(world: &World, to: SocketAddr) -> Talk {
+    let from = SocketAddr::new(CLIENT[usize::from(to.is_ipv6())], 0);
+    let to = SocketAddr::new(to.ip(), ECHO);
+    Talk::connect(&world.lab.client, from, to).expect("connected")
 }
 
 #[test]
