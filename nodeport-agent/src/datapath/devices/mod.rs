@@ -3,6 +3,7 @@
 pub mod advice;
 pub mod classify;
 pub mod cover;
+mod events;
 pub mod follow;
 mod hops;
 pub mod inventory;

@@ -9,6 +9,7 @@ use nodeport_common::{Device, maps};
 
 use crate::datapath::error::DatapathError;
 use crate::datapath::pins::Pins;
+use crate::maps::Bytes as _;
 
 /// Bytes of a value.
 const SIZE: usize = size_of::<Device>();
@@ -78,44 +79,6 @@ impl DeviceTable {
 /// The value as the map holds it.
 fn encode(device: &Device) -> [u8; SIZE] {
     let mut bytes = [0; SIZE];
-    let parts = device
-        .flags
-        .to_ne_bytes()
-        .into_iter()
-        .chain(device.address4)
-        .chain(device.address6)
-        .chain(device.mac)
-        .chain(device.mtu.to_ne_bytes());
-    for (byte, part) in bytes.iter_mut().zip(parts) {
-        *byte = part;
-    }
+    device.put(&mut bytes);
     bytes
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::mem::offset_of;
-
-    #[test]
-    fn the_value_is_laid_out_as_the_programs_read_it() {
-        let device = Device {
-            flags: 0x0102_0304,
-            address4: [192, 0, 2, 11],
-            address6: [9; 16],
-            mac: [2, 0, 0, 0, 0, 1],
-            mtu: 1500,
-            pad: [0; 2],
-        };
-        let bytes = encode(&device);
-        assert_eq!(bytes[0..4], 0x0102_0304_u32.to_ne_bytes());
-        assert_eq!(bytes[offset_of!(Device, address4)..][..4], [192, 0, 2, 11]);
-        assert_eq!(bytes[offset_of!(Device, address6)..][..16], [9; 16]);
-        assert_eq!(bytes[offset_of!(Device, mac)..][..6], [2, 0, 0, 0, 0, 1]);
-        assert_eq!(
-            bytes[offset_of!(Device, mtu)..][..2],
-            1500_u16.to_ne_bytes()
-        );
-        assert_eq!(bytes[32..], [0; 8]);
-    }
 }
