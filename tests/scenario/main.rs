@@ -53,11 +53,42 @@ macro_rules! scenarios {
 }
 
 scenarios! {
-    node_port_to_a_remote_backend
-    node_port_to_a_local_backend
-    policy_local_without_a_local_endpoint
-    no_endpoints
+    address_wins_over_node_port
+    connection_ends_and_begins_again
     endpoint_removed_with_live_connections
+    families_stand_apart
+    fragments
+    hairpin
+    host_network_backends
+    icmp_errors_redirected
+    icmp_errors_through_the_stack
+    internal_policy_local
+    lifetimes
+    load_balancer
+    martians
+    named_port_with_different_numbers
+    no_endpoints
+    node_port_moves
+    node_port_to_a_local_backend
+    node_port_to_a_remote_backend
+    node_ports_swapped
+    one_client_port_two_front_ends
+    options_and_unusual_syns
+    overlay
+    picked_up_in_the_middle
+    pod_to_cluster_ip
+    pod_to_node_port
+    policy_local_without_a_local_endpoint
+    reset
+    service_appears_while_a_client_sends
+    service_deleted_in_use
+    topology_hints
+    ttl_used_up
+    two_uplinks
+    udp_flow_follows_its_endpoints
+    udp_without_a_checksum
+    unready_and_terminating
+    untouched
 }
 
 #[test]
