@@ -25,7 +25,7 @@ impl Loaded {
         match xdp(&mut self.ebpf, name)?.test_run(options) {
             Ok(result) => Ok(result.return_value),
             Err(error) => Err(DatapathError::Program {
-                name,
+                name: name.to_owned(),
                 source: Box::new(error),
             }),
         }

@@ -103,7 +103,7 @@ pub enum DatapathError {
     #[error("cannot load program {name}")]
     Program {
         /// The program.
-        name: &'static str,
+        name: String,
         /// Why it failed.
         source: Box<dyn std::error::Error + Send + Sync>,
     },

@@ -4,8 +4,10 @@
 //! Invariant: when it fails, no program was attached or replaced, so that what ran before goes on.
 
 use std::fs;
+use std::panic::resume_unwind;
+use std::thread;
 
-use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
+use aya::programs::{Program, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use nodeport_common::programs;
 
@@ -42,13 +44,42 @@ pub fn load(object: &[u8], pins: &Pins, config: &Config) -> Result<Loaded, Datap
     // The object has this variable only if it was built with log lines.
     loader.override_global(aya_log::LEVEL, &log_level, false);
     let mut ebpf = loader.load(object).map_err(load_error)?;
+    verify(&mut ebpf)?;
+    Ok(Loaded { ebpf })
+}
+
+/// Loads all programs at once: the kernel's verifier takes most of a start, and one core for each program.
+fn verify(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
     for name in [programs::XDP, programs::CLOCK] {
-        xdp(&mut ebpf, name)?.load().map_err(refused(name))?;
+        xdp(ebpf, name)?;
     }
     for name in [programs::TC_INGRESS, programs::TC_EGRESS] {
-        classifier(&mut ebpf, name)?.load().map_err(refused(name))?;
+        classifier(ebpf, name)?;
     }
-    Ok(Loaded { ebpf })
+    thread::scope(|scope| {
+        let loading: Vec<_> = ebpf
+            .programs_mut()
+            .map(|(name, program)| {
+                let name = name.to_owned();
+                scope.spawn(move || {
+                    let loaded = match program {
+                        Program::Xdp(program) => program.load(),
+                        Program::SchedClassifier(program) => program.load(),
+                        // Not ours to use, hence not to load either.
+                        _ => Ok(()),
+                    };
+                    loaded.map_err(|error| DatapathError::Program {
+                        name,
+                        source: Box::new(error),
+                    })
+                })
+            })
+            .collect();
+        loading.into_iter().try_for_each(|one| match one.join() {
+            Ok(loaded) => loaded,
+            Err(panic) => resume_unwind(panic),
+        })
+    })
 }
 
 /// An XDP program of the object.
@@ -76,13 +107,6 @@ pub(super) fn classifier<'a>(
             what: "TC program",
             name,
         }),
-    }
-}
-
-fn refused(name: &'static str) -> impl FnOnce(ProgramError) -> DatapathError {
-    move |error| DatapathError::Program {
-        name,
-        source: Box::new(error),
     }
 }
 
