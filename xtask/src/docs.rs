@@ -1,11 +1,16 @@
 //! `cargo xtask docs`: the tables in docs/ that are written from the code.
 //!
-//! Invariant: `lint` compares each of them with what this would write, so that code and docs cannot part.
+//! Owns these pages, and the check that links between pages lead somewhere. Invariant: `lint` compares each page with what this would
+//! write, so that code and docs cannot part.
 
 use crate::shell;
 use anyhow::{Context as _, Result};
 use nodeport_common::Outcome;
-use std::{fmt::Write as _, fs};
+use std::{
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// A generated page: where it lies, and its text.
 struct Page {
@@ -53,6 +58,49 @@ pub(crate) fn stale() -> Vec<String> {
         .collect()
 }
 
+/// Links of our pages to files that are not there.
+///
+/// # Errors
+/// A page cannot be read.
+pub(crate) fn dead_links() -> Result<Vec<String>> {
+    let root = shell::root();
+    let mut dead = Vec::new();
+    for directory in ["", "docs", "docs/adr"] {
+        let directory = root.join(directory);
+        for page in markdown(&directory)? {
+            let text = fs::read_to_string(&page)
+                .with_context(|| format!("cannot read {}", page.display()))?;
+            let lost = targets(&text).filter(|target| !directory.join(target).exists());
+            let page = page.strip_prefix(&root).unwrap_or(&page).display();
+            dead.extend(lost.map(|target| format!("{page}: there is no {target}")));
+        }
+    }
+    Ok(dead)
+}
+
+/// The pages that lie in a directory, in order.
+fn markdown(directory: &Path) -> Result<Vec<PathBuf>> {
+    let entries =
+        fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))?;
+    let mut pages = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "md") {
+            pages.push(path);
+        }
+    }
+    pages.sort();
+    Ok(pages)
+}
+
+/// The files that a page links to, without the place in them.
+fn targets(text: &str) -> impl Iterator<Item = &str> {
+    text.split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split([')', '#']).next())
+        .filter(|target| !target.is_empty() && !target.contains("://"))
+}
+
 fn outcomes() -> String {
     let mut text = String::from(
         "# What can become of a packet\n\n\
@@ -81,6 +129,13 @@ mod tests {
             text.lines().filter(|line| line.starts_with("| `")).count(),
             Outcome::ALL.len()
         );
+    }
+
+    #[test]
+    fn links_to_files_are_found_and_others_are_not() {
+        let text =
+            "[a](docs/a.md) and [b](b.md#part), [here](#part), [web](https://example.com/x.md)";
+        assert_eq!(targets(text).collect::<Vec<_>>(), ["docs/a.md", "b.md"]);
     }
 
     #[test]

@@ -35,6 +35,7 @@ pub(crate) fn main() -> Result<()> {
         ("layering", || refuse(&layering::check(&sources()?))),
         ("unsafe", unsafety),
         ("docs in step with the code", || refuse(&docs::stale())),
+        ("links between pages", || refuse(&docs::dead_links()?)),
         ("dependencies (cargo-deny)", deny::check),
         ("clippy for the host", clippy),
         ("clippy for the BPF target", clippy_bpf),
