@@ -15,8 +15,8 @@ use crate::interrupt;
 use crate::machine::{make_cgroup, mount_bpffs};
 use crate::netns::{Netns, ip_batch};
 use crate::record::{Cleaned, Record, undo};
-use crate::setup::{Setup, WIRE_OFFLOADS, overlay_addresses};
-use crate::spec::{LabSpec, PodSpec};
+use crate::setup::{Setup, WIRE_OFFLOADS, bridge_address, overlay_addresses};
+use crate::spec::{LabSpec, PodNetwork, PodSpec};
 use crate::topology::{Topology, netns_name, node_address};
 
 /// A running lab.
@@ -70,6 +70,15 @@ pub struct Pod {
 }
 
 impl Lab {
+    /// Address of the bridge that the Pods of a node are on, if they are on one.
+    #[must_use]
+    pub fn bridge(&self, node: usize, family: Family) -> Option<IpAddr> {
+        let index = usize::from(family == Family::V6);
+        (self.spec.pod_network == PodNetwork::Bridge)
+            .then(|| bridge_address(self.spec.nodes.get(node)?, index))?
+            .map(|net| net.addr())
+    }
+
     pub(crate) fn start(spec: LabSpec) -> Result<Self> {
         static LABS: AtomicU32 = AtomicU32::new(0);
         let id = match LABS.fetch_add(1, Ordering::Relaxed) {

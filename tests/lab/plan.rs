@@ -137,6 +137,12 @@ impl Target<'_> {
             // 9.3 has the node's address here; the Pod's own does as well, as replies pass its node anyway.
             (false, Client::PodOfNode) => translator.into_iter().chain([from]).collect(),
         };
+        // Where Pods of one node share a bridge, its address stands for the client: the reply would pass by the node else.
+        let bridge = self.lab.bridge(node, self.family());
+        let seen_there = match (bridge, client) {
+            (Some(bridge), Client::PodOfNode) => vec![bridge],
+            _ => vec![from],
+        };
         Trial {
             client: name.to_owned(),
             from: netns.clone(),
@@ -149,7 +155,7 @@ impl Target<'_> {
             expected: self
                 .endpoints
                 .expected(self.service, asked, &at.name, client),
-            seen_there: vec![from],
+            seen_there,
             seen_elsewhere,
         }
     }

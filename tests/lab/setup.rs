@@ -319,7 +319,7 @@ pub(crate) fn overlay_addresses(spec: &LabSpec, node: &NodeSpec) -> Vec<IpAddr> 
 }
 
 /// Address of `cni0`: the first of the node's Pod network.
-fn bridge_address(node: &NodeSpec, family: usize) -> Option<IpNet> {
+pub(crate) fn bridge_address(node: &NodeSpec, family: usize) -> Option<IpNet> {
     let cidr = node
         .pod_cidrs
         .iter()
