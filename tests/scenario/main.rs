@@ -58,6 +58,7 @@ scenarios! {
     endpoint_removed_with_live_connections
     families_stand_apart
     fragments
+    fragments_too_large_for_an_overlay
     hairpin
     host_network_backends
     icmp_errors_redirected

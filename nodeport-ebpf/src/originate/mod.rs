@@ -63,17 +63,23 @@ pub fn answer<A: Family, P: Packet, T: Tables<A>>(
     mtu: u16,
 ) -> Verdict {
     let (sent, suppressed) = cause.outcomes();
+    let is_reset = cause == Cause::PortUnreachable && headers.protocol == protocol::TCP;
+    let between = (headers.transport - headers.network) as usize - A::HEADER_LEN;
+    let is_plain = between == 0;
+    let is_extended = A::HAS_EXTENSIONS && between == icmp::EXTENSION;
     let may_answer = matches!(headers.protocol, protocol::TCP | protocol::UDP)
         && headers.fragment != Fragment::Later
-        && headers.transport as usize == headers.network as usize + A::HEADER_LEN
+        && (is_plain || is_extended && !is_reset)
         && headers.source.can_be_source()
         && tables.take_reject();
     let written = if !may_answer {
         None
-    } else if cause == Cause::PortUnreachable && headers.protocol == protocol::TCP {
+    } else if is_reset {
         reset::write(packet, headers)
+    } else if is_extended {
+        icmp::write::<A, P, { icmp::EXTENSION }>(packet, headers, cause, mtu)
     } else {
-        icmp::write(packet, headers, cause, mtu)
+        icmp::write::<A, P, 0>(packet, headers, cause, mtu)
     };
     if written.is_some() {
         Verdict {

@@ -15,6 +15,8 @@ pub trait Family: Copy + Eq + Default + 'static {
     const ICMP: u8;
     /// Bytes of the fixed header.
     const HEADER_LEN: usize;
+    /// Whether headers of their own, such as that of fragments, may stand between it and the transport header.
+    const HAS_EXTENSIONS: bool;
     /// Whether UDP may go without a checksum (RFC 768; not in IPv6, RFC 8200 8.1).
     const UDP_CHECKSUM_OPTIONAL: bool;
     /// Whether ICMP's checksum covers the pseudo header (RFC 4443, 2.3).
@@ -70,6 +72,7 @@ impl Family for V4 {
     const ETHERTYPE: [u8; 2] = [0x08, 0x00];
     const ICMP: u8 = protocol::ICMP;
     const HEADER_LEN: usize = 20;
+    const HAS_EXTENSIONS: bool = false;
     const UDP_CHECKSUM_OPTIONAL: bool = true;
     const ICMP_PSEUDO: bool = false;
     const PORT_UNREACHABLE: [u8; 2] = [3, 3];
@@ -158,6 +161,7 @@ impl Family for V6 {
     const ETHERTYPE: [u8; 2] = [0x86, 0xdd];
     const ICMP: u8 = protocol::ICMPV6;
     const HEADER_LEN: usize = 40;
+    const HAS_EXTENSIONS: bool = true;
     const UDP_CHECKSUM_OPTIONAL: bool = false;
     const ICMP_PSEUDO: bool = true;
     const PORT_UNREACHABLE: [u8; 2] = [1, 4];
