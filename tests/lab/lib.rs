@@ -18,6 +18,7 @@ mod machine;
 pub mod manifest;
 pub mod netns;
 pub mod objects;
+pub mod outcomes;
 pub mod ping;
 pub mod plan;
 pub mod process;

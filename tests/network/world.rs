@@ -2,9 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use nodeport_tests::agent::{Agent, AgentSpec, Outcomes};
+use nodeport_tests::agent::{Agent, AgentSpec};
 use nodeport_tests::clients::{self, Answer, Options, Verdict};
 use nodeport_tests::manifest::Manifest;
+use nodeport_tests::outcomes::Outcomes;
 use nodeport_tests::servers::{self, DNS_PORT, HTTP_PORT, Servers};
 use nodeport_tests::{Family, Lab, LabSpec, Netns};
 

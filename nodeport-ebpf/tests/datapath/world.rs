@@ -47,6 +47,39 @@ pub struct World<A: Places> {
     family: std::marker::PhantomData<A>,
 }
 
+/// A route to each place: clients by the uplink, other nodes' Pods by the fabric, this node's Pods by their devices.
+fn routes<A: Places>() -> Vec<Route<A>> {
+    let via = |network, prefix, device, source_mac, destination_mac, source| Route {
+        network,
+        prefix,
+        status: RouteStatus::Known,
+        hop: NextHop {
+            device,
+            mtu: 1500,
+            destination_mac,
+            source_mac,
+            ..NextHop::default()
+        },
+        source,
+    };
+    let bits = size_of::<A>() * 8;
+    let pod_mac = |n| [2, 0, 0, 0, 8, n];
+    let (client, remote) = (A::client(0), A::remote(0));
+    vec![
+        via(client, A::PREFIX, UPLINK, UPLINK_MAC, ROUTER_MAC, A::NODE),
+        via(
+            remote,
+            A::PREFIX,
+            FABRIC,
+            FABRIC_MAC,
+            PEER_MAC,
+            A::FABRIC_ADDRESS,
+        ),
+        via(A::local(1), bits, POD1, POD1_MAC, pod_mac(1), A::GATEWAY),
+        via(A::local(2), bits, POD2, POD2_MAC, pod_mac(2), A::GATEWAY),
+    ]
+}
+
 impl<A: Places> World<A> {
     /// The node without any Service.
     pub fn new() -> Self {
@@ -82,41 +115,7 @@ impl<A: Places> World<A> {
         ] {
             tables.addresses.insert(address, Address { flags });
         }
-        let via = |network, prefix, device, source_mac, destination_mac, source| Route {
-            network,
-            prefix,
-            status: RouteStatus::Known,
-            hop: NextHop {
-                device,
-                mtu: 1500,
-                destination_mac,
-                source_mac,
-                ..NextHop::default()
-            },
-            source,
-        };
-        let bits = size_of::<A>() * 8;
-        let pod_mac = |n| [2, 0, 0, 0, 8, n];
-        tables.routes = vec![
-            via(
-                A::client(0),
-                A::PREFIX,
-                UPLINK,
-                UPLINK_MAC,
-                ROUTER_MAC,
-                A::NODE,
-            ),
-            via(
-                A::remote(0),
-                A::PREFIX,
-                FABRIC,
-                FABRIC_MAC,
-                PEER_MAC,
-                A::FABRIC_ADDRESS,
-            ),
-            via(A::local(1), bits, POD1, POD1_MAC, pod_mac(1), A::GATEWAY),
-            via(A::local(2), bits, POD2, POD2_MAC, pod_mac(2), A::GATEWAY),
-        ];
+        tables.routes = routes();
         Self {
             node,
             family: std::marker::PhantomData,

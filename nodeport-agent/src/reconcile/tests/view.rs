@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use nodeport_common::{V4, V6, address_flags, backend_flags, frontend_flags};
 
 use crate::maps::{Addresses, Backends, Frontends, IpBytes, Serving, Store};
-use crate::model::desired::{Desired, FrontendKind, IfEmpty, Listen, Protocol};
+use crate::model::desired::{Desired, DesiredFrontend, FrontendKind, IfEmpty, Listen, Protocol};
 use crate::plan::{frontend_text, protocol_number};
 
 /// What a new connection finds behind a front end.
@@ -104,6 +104,23 @@ fn text<A: IpBytes>(key: &nodeport_common::FrontendKey<A>) -> String {
     format!("{family} {}", frontend_text(key))
 }
 
+/// The flags of a front end whose sets are these.
+fn flags_of(frontend: &DesiredFrontend) -> u32 {
+    let mut flags = match frontend.kind {
+        FrontendKind::ClusterIp => frontend_flags::CLUSTER_IP,
+        FrontendKind::NodePort => frontend_flags::NODE_PORT,
+        FrontendKind::ExternalIp => frontend_flags::EXTERNAL_IP,
+        FrontendKind::LoadBalancer => frontend_flags::LOAD_BALANCER,
+    };
+    if frontend.policy_local {
+        flags |= frontend_flags::POLICY_LOCAL;
+    }
+    if frontend.outside.backends.is_empty() && frontend.outside.if_empty == IfEmpty::Drop {
+        flags |= frontend_flags::DROP_IF_EMPTY;
+    }
+    flags
+}
+
 /// What the maps should mean.
 pub(super) fn wanted(desired: &Desired) -> View {
     let mut view = View::default();
@@ -123,18 +140,7 @@ pub(super) fn wanted(desired: &Desired) -> View {
         });
         let family = if v4 { "v4" } else { "v6" };
         let name = format!("{family} {listen}:{}/{protocol}", id.port);
-        let mut flags = match frontend.kind {
-            FrontendKind::ClusterIp => frontend_flags::CLUSTER_IP,
-            FrontendKind::NodePort => frontend_flags::NODE_PORT,
-            FrontendKind::ExternalIp => frontend_flags::EXTERNAL_IP,
-            FrontendKind::LoadBalancer => frontend_flags::LOAD_BALANCER,
-        };
-        if frontend.policy_local {
-            flags |= frontend_flags::POLICY_LOCAL;
-        }
-        if frontend.outside.backends.is_empty() && frontend.outside.if_empty == IfEmpty::Drop {
-            flags |= frontend_flags::DROP_IF_EMPTY;
-        }
+        let flags = flags_of(frontend);
         let set = |set: &crate::model::desired::BackendSet| {
             let backends = set.backends.iter();
             backends
