@@ -139,6 +139,25 @@ both! {
         }
     }
 
+    /// Two Pods behind one device, a bridge: the reply would be bridged, and never come by here. So the backend sees our address; elsewhere
+    /// (other stories here) it does not.
+    fn a_pod_behind_the_client_s_bridge_has_our_address<A>() {
+        let mut world = World::<A>::new().cluster_ip(&[(A::local(2), TARGET)]);
+        for route in &mut world.tables_mut().routes {
+            if route.network == A::local(2) {
+                route.hop.device = POD1;
+            }
+        }
+        let syn = Build::tcp((A::local(1), 40000), (A::CLUSTER_IP, PORT), SYN);
+        let trip = world.enters(POD1, &syn);
+        trip.is(Outcome::ToRemoteBackend).left_by(POD1);
+        assert_eq!(trip.seen().ends(), ((A::GATEWAY, 1024), (A::local(2), TARGET)));
+        let answer = Build::tcp((A::local(2), TARGET), (A::GATEWAY, 1024), SYN | ACK);
+        let trip = world.enters(POD1, &answer);
+        trip.is(Outcome::ReplyRedirected).left_by(POD1);
+        assert_eq!(trip.seen().ends(), ((A::CLUSTER_IP, PORT), (A::local(1), 40000)));
+    }
+
     /// 9.14: a Pod that talks to itself without a Service is nobody's business.
     fn a_pod_that_talks_to_itself_directly_is_untouched<A>() {
         let world = World::<A>::new().node_port(&[(A::local(1), TARGET)]);

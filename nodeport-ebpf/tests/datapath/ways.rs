@@ -172,6 +172,18 @@ both! {
         assert_eq!(trip.xdp.unwrap().outcome, Outcome::ToRemoteBackend);
     }
 
+    /// In generic mode, XDP may redirect to any device.
+    fn generic_xdp_redirects_to_any_device<A>() {
+        let mut world = node_port::<A>();
+        world.node.devices.get_mut(&FABRIC).unwrap().flags &= !device_flags::XDP_TARGET;
+        world.node.devices.get_mut(&UPLINK).unwrap().flags |= device_flags::XDP_GENERIC;
+        for flags in [SYN, SYN] {
+            let trip = world.enters(UPLINK, &packet(flags));
+            assert_eq!(trip.xdp.unwrap().outcome, Outcome::ToRemoteBackend);
+            trip.left_by(FABRIC);
+        }
+    }
+
     /// H3: a flow that the stack carries is the stack's in both directions; XDP never touches it.
     fn xdp_leaves_the_stack_s_flows_alone<A>() {
         let world = World::<A>::new().node_port(&[(A::local(1), TARGET)]);
