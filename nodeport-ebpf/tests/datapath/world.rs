@@ -249,45 +249,6 @@ impl<A: Places> World<A> {
     }
 }
 
-/// The ways to clients, to remote Pods, and to the two Pods of this node.
-fn routes<A: Places>() -> Vec<Route<A>> {
-    let via = |network, prefix, device, source_mac, destination_mac, source| Route {
-        network,
-        prefix,
-        status: RouteStatus::Known,
-        hop: NextHop {
-            device,
-            mtu: 1500,
-            destination_mac,
-            source_mac,
-            ..NextHop::default()
-        },
-        source,
-    };
-    let bits = size_of::<A>() * 8;
-    let pod_mac = |n| [2, 0, 0, 0, 8, n];
-    vec![
-        via(
-            A::client(0),
-            A::PREFIX,
-            UPLINK,
-            UPLINK_MAC,
-            ROUTER_MAC,
-            A::NODE,
-        ),
-        via(
-            A::remote(0),
-            A::PREFIX,
-            FABRIC,
-            FABRIC_MAC,
-            PEER_MAC,
-            A::FABRIC_ADDRESS,
-        ),
-        via(A::local(1), bits, POD1, POD1_MAC, pod_mac(1), A::GATEWAY),
-        via(A::local(2), bits, POD2, POD2_MAC, pod_mac(2), A::GATEWAY),
-    ]
-}
-
 /// A slot of a backend set; Pods of this node and the node itself are local.
 pub fn backend<A: Places>((address, port): End<A>) -> Backend<A> {
     let is_local = [A::local(1), A::local(2), A::NODE].contains(&address);
