@@ -1,7 +1,7 @@
 //! A first packet: is it for a front end, which backend gets it, by which way, and the two entries of its flow.
 //!
 //! Invariant: entries are only made for packets that are then carried; a rejected, dropped or untouched packet leaves nothing behind
-//! (edge-cases C3).
+//! (edge-cases C3). The one exception is a packet that is too big: its sender is told so, and the smaller ones that follow find their flow.
 
 use nodeport_common::{
     Backend, FlowKey, Frontend, FrontendKey, Hook, NextHop, Outcome, address_flags, backend_flags,
@@ -226,7 +226,7 @@ fn open<'t, A: Family, T: Tables<A>>(
 /// to the client without passing by here, from an address that the client never asked.
 ///
 /// # Errors
-/// XDP cannot send there: it leaves the packet to TC, before anything is made.
+/// XDP cannot send there, and leaves the packet to TC; or the packet may not go further. Nothing was made yet.
 #[inline(always)]
 fn ask_route<A: Family, T: Tables<A>>(
     tables: &T,
@@ -254,6 +254,9 @@ fn ask_route<A: Family, T: Tables<A>>(
     }
     if T::HOOK == Hook::Xdp && !(way::xdp_can_send(tables, route) && segment.headers.ttl > 1) {
         return Err(Outcome::LeftToTc.into());
+    }
+    if route.status != RouteStatus::None && segment.headers.ttl <= 1 {
+        return Err(Stop::Answer(Cause::TimeExceeded));
     }
     Ok(())
 }

@@ -257,6 +257,7 @@ both! {
             trip.is(Outcome::TtlExpired).left_by(UPLINK);
             let kind = if A::ICMP_NUMBER == protocol::ICMP { [11, 0] } else { [3, 0] };
             is_error(&trip, &syn, kind, [0; 4]);
+            assert_eq!(world.sizes(), (0, 0), "a probe leaves nothing behind");
         }
     }
 

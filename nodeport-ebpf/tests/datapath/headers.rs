@@ -1,10 +1,10 @@
 //! What may stand in front of the ports, and what must be kept (edge-cases E1, E6, E8, E9, E11-E14; F1).
 
-use nodeport_common::{Outcome, V4, V6};
+use nodeport_common::{Outcome, V4, V6, protocol};
 use nodeport_ebpf::sim::{Checksum, Frame};
 
 use crate::both;
-use crate::packets::{ACK, Build, PSH, SYN, Seen};
+use crate::packets::{ACK, Build, PSH, SYN, Seen, icmp};
 use crate::sums;
 use crate::world::{
     FABRIC, FABRIC_MAC, NODE_PORT, PEER_MAC, POD1, Places, TARGET, UPLINK, UPLINK_MAC, World,
@@ -258,19 +258,27 @@ both! {
         }
     }
 
-    /// Where the device summed the whole packet, that sum is right after translation, too.
+    /// Where the device summed the whole packet, that sum is right after translation, too: of datagrams, segments, fragments and errors.
     fn a_sum_of_the_whole_packet_follows<A>() {
         let to_remote = World::<A>::new().node_port(&[(A::remote(7), TARGET)]).without_xdp();
         let to_local = World::<A>::new().node_port(&[(A::local(1), TARGET)]).without_xdp();
         for world in [to_remote, to_local] {
-            let question = Build::udp((A::client(1), 40000), (A::NODE, NODE_PORT), &[]);
-            let fragments = question.clone().with_payload(555);
-            let mut frames = vec![world.addressed(UPLINK, &question.with_payload(77)).frame()];
-            frames.extend(world.addressed(UPLINK, &fragments).fragments(&[256]));
+            let (client, front_end) = ((A::client(1), 40000), (A::NODE, NODE_PORT));
+            let question = Build::udp(client, front_end, &[]);
+            let reply = Build::udp(front_end, client, &[]).with_payload(99).packet();
+            let kind = if A::ICMP_NUMBER == protocol::ICMP { [3, 1] } else { [1, 0] };
+            let error = icmp(A::client(250), A::NODE, kind, [0; 4], &reply);
+            let at_uplink = |build: &Build<A>| world.addressed(UPLINK, build);
+            let mut frames = vec![
+                at_uplink(&question.clone().with_payload(77)).frame(),
+                at_uplink(&syn::<A>().with_payload(78)).frame(),
+                at_uplink(&error).icmp_frame(),
+            ];
+            frames.extend(at_uplink(&question.with_payload(555)).fragments(&[256]));
             for bytes in frames {
-                let sum = sums::sum(&bytes[14..]);
-                let checksum = Checksum::Complete(sum);
-                let trip = world.enters_as(UPLINK, Frame { checksum, ..Frame::new(bytes) });
+                let checksum = Checksum::Complete(sums::sum(&bytes[14..]));
+                let trip = world.enters_as(UPLINK, Frame { checksum, ..Frame::new(bytes.clone()) });
+                assert_ne!(trip.frame.bytes, bytes, "{trip:?}");
                 let Checksum::Complete(sum) = trip.frame.checksum else { panic!("{trip:?}") };
                 // Both zeros of one's complement are one.
                 let expected = sums::sum(&trip.frame.bytes[14..]);
