@@ -4,7 +4,7 @@
 //! first; a line `slowly` makes it wait for the client's end of stream and then send a megabyte in pieces.
 //! Invariant: servers end when they are dropped.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, bind, connect, ipproto, socket, sockopt};
 
 use crate::lab::Pod;
@@ -220,9 +221,30 @@ pub fn connect_from(netns: &Netns, from: SocketAddr, to: SocketAddr) -> Result<T
         sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, limit)?;
         sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, limit)?;
         bind(&socket, &from)?;
-        connect(&socket, &to)?;
+        let mut connected = connect(&socket, &to);
+        // Interrupted, it goes on by itself, and says at the next call how far it is.
+        while matches!(connected, Err(Errno::INTR | Errno::ALREADY)) {
+            std::thread::sleep(Duration::from_millis(1));
+            connected = connect(&socket, &to);
+        }
+        if connected != Err(Errno::ISCONN) {
+            connected?;
+        }
         Ok(TcpStream::from(socket))
     })?
+}
+
+/// Receives a datagram; a machine that was paused interrupts the call without a reason, which is no answer.
+///
+/// # Errors
+/// If none comes in the socket's time, or an ICMP error came.
+pub fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> std::io::Result<(usize, SocketAddr)> {
+    loop {
+        match socket.recv_from(buffer) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
 }
 
 /// A UDP socket with a chosen address and port, which waits at most `limit` for an answer.

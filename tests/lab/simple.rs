@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::clients::{Verdict, parse_http};
+use crate::echo::receive;
 use crate::netns::Netns;
 use crate::objects::Protocol;
 
@@ -49,6 +50,6 @@ fn datagram(to: SocketAddr, limit: Duration) -> std::io::Result<String> {
     socket.connect(to)?;
     socket.send(b"who are you?")?;
     let mut buffer = [0; 2048];
-    let length = socket.recv(&mut buffer)?;
+    let (length, _) = receive(&socket, &mut buffer)?;
     Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
 }

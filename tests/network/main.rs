@@ -11,6 +11,7 @@ mod lab;
 mod mtu;
 mod netfilter;
 mod node_port;
+mod odd;
 mod paths;
 mod restart;
 mod udp;

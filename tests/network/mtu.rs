@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use nodeport_tests::addresses::CLIENT;
-use nodeport_tests::echo::datagrams_from;
+use nodeport_tests::echo::{datagrams_from, receive};
 use nodeport_tests::servers::{IPERF_PORT, iperf3};
 use nodeport_tests::{Family, Lab, LabSpec, Netns};
 
@@ -92,7 +92,7 @@ fn bulk_flows_in_both_directions() {
 }
 
 /// The path MTU that a namespace has learnt towards an address.
-fn learnt(netns: &Netns, to: IpAddr) -> Option<u32> {
+pub(crate) fn learnt(netns: &Netns, to: IpAddr) -> Option<u32> {
     let text = netns.sh(&format!("ip route get {to}")).expect("a route");
     let mut words = text
         .split_whitespace()
@@ -138,12 +138,12 @@ fn a_sender_of_whole_datagrams_learns_that_the_overlay_is_smaller() {
             socket
                 .send(&full)
                 .expect("the client's own link is large enough");
-            let error = socket.recv(&mut [0; 2048]).expect_err("it does not fit");
+            let error = receive(&socket, &mut [0; 2048]).expect_err("it does not fit");
             assert_eq!(error.raw_os_error(), Some(90), "EMSGSIZE: {error}");
             assert_eq!(learnt(&world.lab.client, to.ip()), Some(1450), "XDP {xdp}");
             let fits = vec![0; full.len() - 50];
             socket.send(&fits).expect("this fits");
-            let back = socket.recv(&mut [0; 2048]).expect("it comes back");
+            let (back, _) = receive(&socket, &mut [0; 2048]).expect("it comes back");
             assert_eq!(back, fits.len());
         }
     }
@@ -241,7 +241,7 @@ fn assert_refused(lab: &Lab, to: SocketAddr) {
     let socket = datagrams_from(&lab.client, from, Duration::from_secs(1)).expect("a socket");
     socket.connect(to).expect("connected");
     socket.send(b"anyone?").expect("sent");
-    let error = socket.recv(&mut [0; 16]).expect_err("nobody listens");
+    let error = receive(&socket, &mut [0; 16]).expect_err("nobody listens");
     assert_eq!(
         error.kind(),
         std::io::ErrorKind::ConnectionRefused,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use nodeport_tests::addresses::CLIENT;
 use nodeport_tests::clients::Answer;
-use nodeport_tests::echo::datagrams_from;
+use nodeport_tests::echo::{datagrams_from, receive};
 use nodeport_tests::objects::Protocol;
 use nodeport_tests::standin::StandIns;
 use nodeport_tests::{Family, LabSpec};
@@ -41,7 +41,7 @@ fn world(pods: &[&str], xdp: &str) -> (StandIns, World) {
 fn ask(socket: &UdpSocket, to: SocketAddr) -> Option<SocketAddr> {
     socket.send_to(b"who?", to).ok()?;
     let mut buffer = [0; 512];
-    let (length, _) = socket.recv_from(&mut buffer).ok()?;
+    let (length, _) = receive(socket, &mut buffer).ok()?;
     let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
     nodeport_tests::clients::parse_http(&text).and_then(|answer: Answer| answer.server)
 }
