@@ -13,6 +13,7 @@ mod netfilter;
 mod node_port;
 mod odd;
 mod paths;
+mod redirect;
 mod restart;
 mod udp;
 mod untouched;

@@ -13,6 +13,7 @@ use nodeport_common::{Device, Hook, device_flags, programs};
 use super::classify::{Covered, Role};
 use super::inventory::Inventory;
 use super::table::DeviceTable;
+use super::xdp_features::RedirectTargets;
 use crate::datapath::attach::{Attached, Attacher, Mode, Target};
 use crate::datapath::clsact;
 use crate::datapath::config::{TcApi, XdpPolicy};
@@ -59,6 +60,7 @@ pub struct Cover {
     attached: BTreeMap<Place, Attached>,
     failed: BTreeMap<Place, String>,
     names: BTreeMap<u32, String>,
+    targets: RedirectTargets,
 }
 
 impl Cover {
@@ -80,6 +82,7 @@ impl Cover {
             attached: BTreeMap::new(),
             failed: BTreeMap::new(),
             names: BTreeMap::new(),
+            targets: RedirectTargets::default(),
         }
     }
 
@@ -99,15 +102,39 @@ impl Cover {
         for (&index, device) in wanted {
             changed |= self.table.set(index, &self.value(index, device))?;
             self.attach(index, device, inventory, retry);
-            // Whether XDP may redirect to it is known only now.
+            // The mode of its XDP program is known only now.
             changed |= self.table.set(index, &self.value(index, device))?;
         }
         changed |= self.table.retain(|index| wanted.contains_key(&index))?;
         Ok(changed)
     }
 
+    /// Takes note of which devices take redirected frames. Returns whether what programs know of a device changed.
+    ///
+    /// # Errors
+    /// [`DatapathError::Map`] if the device table cannot be written.
+    pub(super) fn set_targets(
+        &mut self,
+        wanted: &BTreeMap<u32, Covered>,
+        targets: RedirectTargets,
+    ) -> Result<bool, DatapathError> {
+        self.targets = targets;
+        let mut changed = false;
+        for (&index, device) in wanted {
+            changed |= self.table.set(index, &self.value(index, device))?;
+        }
+        Ok(changed)
+    }
+
+    /// Which devices take redirected frames, as far as is known.
+    #[must_use]
+    pub(super) fn targets(&self) -> &RedirectTargets {
+        &self.targets
+    }
+
     /// Forgets a device that was removed, so that another one with its index is covered from the start.
     pub fn forget(&mut self, index: u32) {
+        self.targets.forget(index);
         for &hook in Hook::ALL {
             let place = Place {
                 device: index,
@@ -158,7 +185,7 @@ impl Cover {
             hook: Hook::Xdp,
         };
         let xdp = match self.attached.get(&place).map(|attached| attached.mode) {
-            Some(Mode::Native) => device_flags::XDP_TARGET,
+            Some(Mode::Native) if self.targets.contains(index) => device_flags::XDP_TARGET,
             Some(Mode::Generic) => device_flags::XDP_GENERIC,
             _ => 0,
         };

@@ -25,6 +25,7 @@ use super::hops::UsedHops;
 use super::inventory::Inventory;
 use super::neighbours::{Neighbour, NeighbourKey, Neighbours};
 use super::netlink::{self, Reader};
+use super::xdp_features::{self, Change, XdpFeatures};
 use crate::datapath::control::ControlMap;
 use crate::datapath::error::{DatapathError, chain};
 use crate::datapath::kernel;
@@ -124,6 +125,7 @@ impl Follower {
         tasks.spawn(connection);
         let (reader, answers) = Reader::open()?;
         tasks.spawn(answers);
+        let (features, mut changes) = XdpFeatures::open(&mut tasks).await?;
 
         let mut slow = interval(SLOW_PASS);
         slow.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -132,6 +134,7 @@ impl Follower {
             let mut due = tokio::select! {
                 _ = slow.tick() => Due::everything(),
                 event = events.next() => self.consider(event)?,
+                change = changes.next() => self.consider_features(change)?,
                 changed = self.criteria.changed() => match changed {
                     Ok(()) => Due { read: true, ..Due::default() },
                     Err(_) => return Ok(()),
@@ -142,7 +145,7 @@ impl Follower {
             }
             self.collect(&mut events, &mut due, last + PACE).await?;
             last = Instant::now();
-            self.react(&reader, due).await?;
+            self.react(&reader, &features, due).await?;
         }
     }
 
@@ -184,8 +187,29 @@ impl Follower {
         })
     }
 
+    /// What news of a device's features ask for: nothing if they are none.
+    fn consider_features(&self, change: Option<Change>) -> Result<Due, DatapathError> {
+        let read = match change {
+            Some(Change::Device { index, takes }) => self.cover.targets().is_news(index, takes),
+            Some(Change::Missed) => true,
+            None => {
+                let closed = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+                return Err(netlink::failed("listen to netdev")(closed));
+            }
+        };
+        Ok(Due {
+            read,
+            ..Due::default()
+        })
+    }
+
     /// Does what is due.
-    async fn react(&mut self, reader: &Reader, due: Due) -> Result<(), DatapathError> {
+    async fn react(
+        &mut self,
+        reader: &Reader,
+        features: &XdpFeatures,
+        due: Due,
+    ) -> Result<(), DatapathError> {
         if due.raise {
             self.raise();
         }
@@ -207,7 +231,15 @@ impl Follower {
             }
             self.inventory = inventory;
             // Attaching to a device waits for its driver.
-            tokio::task::block_in_place(|| self.apply(&wanted, due.retry));
+            let covered = tokio::task::block_in_place(|| {
+                self.cover.apply(&self.inventory, &wanted, due.retry)
+            });
+            self.raise_if_changed(&covered);
+            // Asked once programs are attached: some drivers take redirected frames only then.
+            let targets = features.targets(&wanted).await?;
+            let targeted = self.cover.set_targets(&wanted, targets);
+            self.raise_if_changed(&targeted);
+            self.tell(&wanted, covered.and(targeted).err());
         }
         Ok(())
     }
@@ -225,26 +257,25 @@ impl Follower {
         }
     }
 
-    /// Covers the devices and tells what came of it.
-    fn apply(&mut self, wanted: &BTreeMap<u32, Covered>, retry: bool) {
-        let result = self.cover.apply(&self.inventory, wanted, retry);
-        if !matches!(result, Ok(false)) {
-            self.raise();
-        }
-        let error = result.err().map(|error| chain(&error));
+    /// Tells what came of covering the devices.
+    fn tell(&self, wanted: &BTreeMap<u32, Covered>, error: Option<DatapathError>) {
+        let error = error.map(|error| chain(&error));
         if let Some(error) = &error {
             tracing::error!(%error, "the device table is not up to date");
         }
+        let devices = self.cover.states(wanted);
+        let mut warnings = advice(
+            &self.inventory,
+            wanted,
+            &self.criteria.borrow(),
+            &kernel::net_setting,
+        );
+        warnings.extend(xdp_features::notes(&devices, self.cover.targets()));
         let now = Observed {
             complete: true,
             addresses: self.inventory.addresses().collect(),
-            devices: self.cover.states(wanted),
-            warnings: advice(
-                &self.inventory,
-                wanted,
-                &self.criteria.borrow(),
-                &kernel::net_setting,
-            ),
+            devices,
+            warnings,
             error,
         };
         let before = self.observed.borrow().warnings.clone();
@@ -256,6 +287,13 @@ impl Follower {
             *seen = now;
             changed
         });
+    }
+
+    /// What programs know of a device is part of a remembered next hop.
+    fn raise_if_changed(&self, written: &Result<bool, DatapathError>) {
+        if !matches!(written, Ok(false)) {
+            self.raise();
+        }
     }
 
     fn raise(&self) {

@@ -10,6 +10,7 @@ pub mod inventory;
 pub mod neighbours;
 mod netlink;
 mod table;
+mod xdp_features;
 
 pub use classify::{Criteria, Role};
 pub use cover::{Cover, DeviceState, HookState};
