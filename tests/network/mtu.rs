@@ -37,12 +37,13 @@ fn bulk(world: &World, to: IpAddr, more: &str) -> f64 {
     let mut best = 0.0;
     for _ in 0..3 {
         let mut report = iperf3_report(world, &line);
-        // The server needs a moment to be done with the client before.
-        for _ in 0..20 {
-            if !report["error"]
-                .as_str()
-                .unwrap_or_default()
-                .contains("busy")
+        // Between two clients the server is busy for a moment, and then does not listen while it sets itself up again. A path
+        // that is broken stays so.
+        for _ in 0..50 {
+            let error = report["error"].as_str().unwrap_or_default();
+            if !["busy", "Connection refused"]
+                .iter()
+                .any(|passing| error.contains(passing))
             {
                 break;
             }
