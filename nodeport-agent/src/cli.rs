@@ -5,7 +5,9 @@
 
 mod clean;
 mod dump;
+mod line;
 mod plan;
+mod run;
 mod status;
 mod values;
 
@@ -17,6 +19,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use values::{GoDuration, LogLevel};
 
+use crate::config::{ConfigFile, KubeProxyFlags};
 use crate::datapath::{DatapathLog, PortRange, Sizes, XdpPolicy, chain};
 use crate::observe::logging;
 
@@ -24,9 +27,10 @@ use crate::observe::logging;
 /// have exit status 2.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    logging::init(cli.log.level.0, cli.log.format == LogFormat::Json);
-    match execute(cli.verb) {
+    let result = line::read(std::env::args_os().collect())
+        .map_err(anyhow::Error::from)
+        .and_then(|(cli, file)| execute(cli, file));
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", chain(error.as_ref()));
@@ -35,9 +39,13 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn execute(verb: Verb) -> anyhow::Result<()> {
-    match verb {
-        Verb::Run(args) => Ok(crate::run::run(&args)?),
+fn execute(cli: Cli, file: Option<ConfigFile>) -> anyhow::Result<()> {
+    // What a file says of logging counts for `run`, which starts it itself.
+    if !matches!(cli.verb, Verb::Run(_)) {
+        logging::init(cli.log.level.0, cli.log.format == LogFormat::Json);
+    }
+    match cli.verb {
+        Verb::Run(args) => run::run(*args, &cli.log, file.as_ref()),
         Verb::Plan(args) => plan::plan(&args),
         Verb::Status(args) => status::status(&args),
         Verb::Dump(args) => dump::dump(&args),
@@ -165,6 +173,9 @@ pub struct PlaceArgs {
 /// `run`.
 #[derive(Clone, Debug, Args)]
 pub struct RunArgs {
+    /// kube-proxy's flags; first, because what is read after it takes values away.
+    #[command(flatten)]
+    pub kube_proxy: KubeProxyFlags,
     /// Objects.
     #[command(flatten)]
     pub objects: ObjectArgs,
@@ -180,14 +191,9 @@ pub struct RunArgs {
     /// Range of port numbers that the API server gives to NodePorts
     #[arg(long, default_value = "30000-32767", value_name = "FIRST-LAST")]
     pub service_node_port_range: PortRange,
-    /// Shortest time between two updates of the maps
-    #[arg(
-        long,
-        alias = "iptables-min-sync-period",
-        default_value = "0s",
-        value_name = "DURATION"
-    )]
-    pub min_sync_period: GoDuration,
+    /// Shortest time between two updates of the maps; none unless given (also in KubeProxyConfiguration)
+    #[arg(long, value_name = "DURATION")]
+    pub min_sync_period: Option<GoDuration>,
     /// Sizes.
     #[command(flatten)]
     pub sizes: Sizes,
@@ -287,7 +293,7 @@ mod tests {
         assert_eq!(args.places.pin_dir, PathBuf::from("/sys/fs/bpf/nodeport"));
         assert_eq!(args.places.run_dir, PathBuf::from("/run/nodeport"));
         assert_eq!(args.xdp, XdpPolicy::Auto);
-        assert_eq!(args.min_sync_period, GoDuration(std::time::Duration::ZERO));
+        assert_eq!(args.min_sync_period, None);
         let range = PortRange {
             first: 30000,
             last: 32767,
@@ -306,10 +312,14 @@ mod tests {
         assert_eq!(args.objects.node_name, "n1");
         assert_eq!(args.objects.nodeport_addresses, ["primary", "10.0.0.0/8"]);
         assert_eq!(args.devices, ["eth0", "eth1"]);
-        assert_eq!(
-            args.min_sync_period,
-            GoDuration(std::time::Duration::from_secs(1))
-        );
+        let given: Vec<&str> = args.kube_proxy.0.keys().copied().collect();
+        let wanted = [
+            "hostname-override",
+            "iptables-min-sync-period",
+            "nodeport-addresses",
+            "v",
+        ];
+        assert_eq!(given, wanted);
     }
 
     #[test]

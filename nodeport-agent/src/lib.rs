@@ -3,6 +3,7 @@
 //! Imports go one way: `model <- plan <- maps <- reconcile`. `model` and `plan` are pure: no clock, file, socket, tokio, kube or aya.
 
 pub mod cli;
+pub mod config;
 pub mod datapath;
 pub mod flows;
 pub mod maps;

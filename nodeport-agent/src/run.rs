@@ -16,11 +16,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::cli::RunArgs;
+use crate::config::{ConfigFile, Settings, until_changed};
 use crate::datapath::devices::{Cover, Criteria, DeviceTable, Follower, Observed, UsedHops};
 use crate::datapath::{
     Attacher, Config, ControlMap, DatapathError, Loaded, Lock, Pins, TcApi, load, preflight,
 };
-use crate::flows::Expiry;
+use crate::flows::{Expiry, Lifetimes};
 use crate::maps::{KernelStore, StoreError};
 use crate::model::node_port_addresses::InvalidNodePortAddresses;
 use crate::model::{NodePortAddresses, snapshot};
@@ -55,16 +56,19 @@ pub enum RunError {
     /// The asynchronous runtime or its signals.
     #[error("cannot start the runtime")]
     Runtime(#[source] io::Error),
+    /// The file of `--config` says something else now.
+    #[error("{0} changed: ending, to be started anew with what it says now")]
+    ConfigChanged(String),
     /// A task ended although none does by itself.
     #[error("a part of the agent ended: {0}")]
     PartEnded(String),
 }
 
-/// Runs the agent until SIGTERM or SIGINT.
+/// Runs the agent until SIGTERM or SIGINT, or until the file that it was configured by changes.
 ///
 /// # Errors
 /// [`RunError`] if it cannot start, or if a part of it broke.
-pub fn run(args: &RunArgs) -> Result<(), RunError> {
+pub fn run(args: &RunArgs, settings: &Settings, file: Option<&ConfigFile>) -> Result<(), RunError> {
     let options = snapshot::Options {
         node_port_addresses: NodePortAddresses::parse(&args.objects.nodeport_addresses)?,
     };
@@ -88,10 +92,24 @@ pub fn run(args: &RunArgs) -> Result<(), RunError> {
         .enable_all()
         .build()
         .map_err(RunError::Runtime)?;
-    let result = runtime.block_on(Agent::run(args, &config, options, node_name));
+    let result = runtime.block_on(async {
+        tokio::select! {
+            result = Agent::run(args, &config, settings, options, node_name) => result,
+            path = changed(file) => Err(RunError::ConfigChanged(path)),
+        }
+    });
     // A walk over flows may be stopped anywhere, and a file system that does not answer is not waited for.
     runtime.shutdown_timeout(Duration::from_millis(100));
     result
+}
+
+/// Waits until the file changes, and returns its path. Without a file it waits for ever.
+async fn changed(file: Option<&ConfigFile>) -> String {
+    match file {
+        Some(file) => until_changed(file).await,
+        None => std::future::pending().await,
+    }
+    file.map_or_else(String::new, |file| file.path.display().to_string())
 }
 
 /// Everything that lives as long as the agent.
@@ -114,6 +132,7 @@ impl Agent {
     async fn run(
         args: &RunArgs,
         config: &Config,
+        settings: &Settings,
         options: snapshot::Options,
         node_name: String,
     ) -> Result<(), RunError> {
@@ -128,14 +147,15 @@ impl Agent {
             tracing::warn!("{warning}");
         }
         let (seen, observed) = watch::channel(Observed::default());
-        let shared = Shared::new(&node_name, config, warnings, observed.clone());
+        let shared =
+            Shared::new(&node_name, config, warnings, observed.clone()).with_settings(settings);
         let shared = Arc::new(shared);
         // Who asks while the programs are loaded, which takes its time on a busy machine, gets an answer.
         agent.serve(listener, &shared);
         let kernel = agent.load(config).await?;
         shared.opened(kernel.store.clone());
         let criteria = agent.follow_devices(args, config, &kernel, seen)?;
-        agent.expire_flows(&kernel, &shared)?;
+        agent.expire_flows(&kernel, settings.lifetimes(), &shared)?;
         let sync = Sync {
             manifests: Manifests::follow(args.objects.manifests.clone(), Timing::default())?,
             observed,
@@ -144,7 +164,7 @@ impl Agent {
             shared,
             node_name,
             options,
-            min_period: args.min_sync_period.0,
+            min_period: args.min_sync_period.map_or(Duration::ZERO, |given| given.0),
         };
         agent.spawn("sync", sync.run());
         tracing::info!(pin_dir = %config.pin_dir.display(), "started");
@@ -202,13 +222,18 @@ impl Agent {
         Ok(criteria)
     }
 
-    fn expire_flows(&mut self, kernel: &Kernel, shared: &Arc<Shared>) -> Result<(), RunError> {
+    fn expire_flows(
+        &mut self,
+        kernel: &Kernel,
+        lifetimes: Lifetimes,
+        shared: &Arc<Shared>,
+    ) -> Result<(), RunError> {
         let shared = Arc::clone(shared);
         let tell = Box::new(move |map: &'static str, walked| shared.walked(map, walked));
         let loaded = Arc::clone(&kernel.loaded);
         let hz = kernel.control.get().hz;
         let hops = Arc::clone(&kernel.hops);
-        let expiry = Expiry::new(kernel.store.clone(), loaded, hz, hops, tell)?;
+        let expiry = Expiry::new(kernel.store.clone(), loaded, hz, hops, tell)?.living(lifetimes);
         self.spawn("flows", expiry.run());
         Ok(())
     }

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use clap::{Arg, ArgAction, CommandFactory as _};
 use nodeport_agent::cli::Cli;
+use nodeport_agent::config::flags::HEADING;
 
 /// The line before the table. The table ends with the first line that is no row.
 const MARK: &str = "<!-- checked by nodeport-agent/tests/readme.rs -->";
@@ -56,6 +57,7 @@ fn table() -> Vec<String> {
     rows.extend(
         run.get_arguments()
             .filter(|flag| !matches!(flag.get_action(), ArgAction::Help | ArgAction::HelpLong))
+            .filter(|flag| flag.get_help_heading() != Some(HEADING))
             .map(row),
     );
     rows
@@ -63,7 +65,13 @@ fn table() -> Vec<String> {
 
 fn row(flag: &Arg) -> String {
     let name = flag.get_long().expect("every flag has a long name");
-    let values = flag.get_value_names().expect("every flag has a value");
+    let switch = matches!(flag.get_action(), ArgAction::SetTrue);
+    let values = flag.get_value_names().unwrap_or_default();
+    let value = if switch {
+        String::new()
+    } else {
+        format!(" {}", values.join(" "))
+    };
     let many = if flag
         .get_num_args()
         .is_some_and(|range| range.max_values() > 1)
@@ -73,8 +81,7 @@ fn row(flag: &Arg) -> String {
         ""
     };
     format!(
-        "| `--{name} {}{many}` | {} | {}{}{} |",
-        values.join(" "),
+        "| `--{name}{value}{many}` | {} | {}{}{} |",
         default(flag),
         flag.get_help().map(ToString::to_string).unwrap_or_default(),
         choices(flag),
@@ -84,6 +91,9 @@ fn row(flag: &Arg) -> String {
 
 /// The default, or the variable that gives the value.
 fn default(flag: &Arg) -> String {
+    if matches!(flag.get_action(), ArgAction::SetTrue) {
+        return String::new();
+    }
     let values = flag.get_default_values();
     let text = match (values.first(), flag.get_env()) {
         (Some(value), _) => value.to_string_lossy().into_owned(),
@@ -95,6 +105,9 @@ fn default(flag: &Arg) -> String {
 
 /// The values that there are, unless the help names them.
 fn choices(flag: &Arg) -> String {
+    if matches!(flag.get_action(), ArgAction::SetTrue) {
+        return String::new();
+    }
     let values = flag.get_possible_values();
     let help = flag.get_help().map(ToString::to_string).unwrap_or_default();
     let names: Vec<&str> = values

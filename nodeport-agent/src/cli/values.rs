@@ -26,51 +26,29 @@ impl FromStr for GoDuration {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        let wrong = || ValueError::Duration(text.to_owned());
-        if text == "0" {
-            return Ok(Self(Duration::ZERO));
-        }
-        let mut rest = text;
-        let mut total = Duration::ZERO;
-        while !rest.is_empty() {
-            let digits = rest
-                .find(|c: char| !c.is_ascii_digit() && c != '.')
-                .filter(|&end| end > 0)
-                .ok_or_else(wrong)?;
-            let (number, tail) = rest.split_at(digits);
-            let unit_len = tail
-                .find(|c: char| c.is_ascii_digit() || c == '.')
-                .unwrap_or(tail.len());
-            let (unit, tail) = tail.split_at(unit_len);
-            let seconds = number.parse::<f64>().map_err(|_| wrong())?
-                * unit_seconds(unit).ok_or_else(wrong)?;
-            let part = Duration::try_from_secs_f64(seconds).map_err(|_| wrong())?;
-            total = total.checked_add(part).ok_or_else(wrong)?;
-            rest = tail;
-        }
-        if text.is_empty() {
-            return Err(wrong());
-        }
-        Ok(Self(total))
+        let parsed = text.parse::<crate::config::GoDuration>().ok();
+        let unsigned = parsed.and_then(crate::config::GoDuration::get);
+        unsigned
+            .map(Self)
+            .ok_or_else(|| ValueError::Duration(text.to_owned()))
     }
-}
-
-/// Seconds in one of a Go unit.
-fn unit_seconds(unit: &str) -> Option<f64> {
-    Some(match unit {
-        "ns" => 1e-9,
-        "us" | "µs" => 1e-6,
-        "ms" => 1e-3,
-        "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return None,
-    })
 }
 
 /// A log level, by name or as a klog verbosity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogLevel(pub LevelFilter);
+
+impl LogLevel {
+    /// The level that a klog verbosity stands for.
+    #[must_use]
+    pub const fn of_verbosity(verbosity: u32) -> Self {
+        Self(match verbosity {
+            0..=2 => LevelFilter::INFO,
+            3..=4 => LevelFilter::DEBUG,
+            _ => LevelFilter::TRACE,
+        })
+    }
+}
 
 impl FromStr for LogLevel {
     type Err = ValueError;
@@ -83,9 +61,7 @@ impl FromStr for LogLevel {
             "debug" => LevelFilter::DEBUG,
             "trace" => LevelFilter::TRACE,
             number => match number.parse::<u8>() {
-                Ok(0..=2) => LevelFilter::INFO,
-                Ok(3..=4) => LevelFilter::DEBUG,
-                Ok(_) => LevelFilter::TRACE,
+                Ok(verbosity) => return Ok(Self::of_verbosity(u32::from(verbosity))),
                 Err(_) => return Err(ValueError::LogLevel(text.to_owned())),
             },
         };

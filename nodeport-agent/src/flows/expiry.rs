@@ -98,6 +98,12 @@ impl Expiry {
         Ok(this)
     }
 
+    /// With other lifetimes than the usual ones.
+    #[must_use]
+    pub fn living(self, lifetimes: Lifetimes) -> Self {
+        Self { lifetimes, ..self }
+    }
+
     /// Walks until it is dropped, on threads that may block.
     pub async fn run(mut self) {
         let mut ticks = interval(TICK);

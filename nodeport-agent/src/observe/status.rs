@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::config::Ignored;
 use crate::datapath::devices::DeviceState;
 
 /// What the agent says of itself.
@@ -38,6 +39,8 @@ pub struct Status {
     pub sync: Option<SyncStatus>,
     /// Objects and fields that could not be used.
     pub rejected: Vec<serde_json::Value>,
+    /// Settings that are asked for and have no effect.
+    pub not_honoured: Vec<Ignored>,
     /// Packets by hook and outcome; outcomes that never happened are left out.
     pub outcomes: BTreeMap<String, BTreeMap<String, u64>>,
 }

@@ -29,6 +29,9 @@ pub fn status(status: &Status) -> String {
     for warning in &status.warnings {
         let _ = writeln!(text, "? {warning}");
     }
+    for ignored in &status.not_honoured {
+        let _ = writeln!(text, "? {ignored}");
+    }
     if !status.devices.is_empty() {
         let _ = write!(text, "\n{}", devices(&status.devices));
     }

@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use nodeport_common::Hook;
 use tokio::sync::watch;
 
+use crate::config::{Ignored, Settings};
 use crate::datapath::devices::{DeviceState, Observed};
 use crate::datapath::{Config, XdpPolicy};
 use crate::flows::Walked;
@@ -26,6 +27,8 @@ pub(super) struct Shared {
     started: u64,
     /// Conditions of the machine that were found at the start.
     warnings: Vec<String>,
+    /// Settings that are asked for and have no effect.
+    not_honoured: Vec<Ignored>,
     /// XDP that cannot be had is a problem only for who asked for it.
     xdp_required: bool,
     observed: watch::Receiver<Observed>,
@@ -57,11 +60,19 @@ impl Shared {
             store: OnceLock::new(),
             started: seconds(SystemTime::now()),
             warnings,
+            not_honoured: Vec::new(),
             xdp_required: config.xdp == XdpPolicy::Native,
             observed,
             synced: Mutex::default(),
             flows: Mutex::default(),
         }
+    }
+
+    /// With what is wrong with the settings, for `status`.
+    pub(super) fn with_settings(mut self, settings: &Settings) -> Self {
+        self.not_honoured.clone_from(&settings.ignored);
+        self.warnings.extend(settings.warnings.iter().cloned());
+        self
     }
 
     /// The maps are open.
@@ -130,6 +141,7 @@ impl Shared {
             counts,
             sync: synced.sync,
             rejected: synced.rejected,
+            not_honoured: self.not_honoured.clone(),
             outcomes,
         }
     }

@@ -8,7 +8,7 @@
 pub mod document;
 mod files;
 mod watch;
-mod yaml;
+pub(crate) mod yaml;
 
 #[cfg(test)]
 mod tests;

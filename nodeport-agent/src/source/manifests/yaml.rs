@@ -11,10 +11,11 @@
 use std::borrow::Cow;
 
 use serde_json::Value;
+use serde_saphyr::options::DuplicateKeyPolicy;
 use serde_saphyr::{Localizer, Location, UserMessageFormatter};
 
 /// A document of a YAML stream.
-pub(super) struct Chunk<'a> {
+pub(crate) struct Chunk<'a> {
     text: &'a str,
     /// Number of lines of the file before it.
     line: usize,
@@ -22,7 +23,7 @@ pub(super) struct Chunk<'a> {
 
 /// Splits a YAML stream. YAML allows `---` and `...` at the start of a line nowhere but between documents, not even in a
 /// quoted or block scalar, so that this needs no parser, and a broken document cannot swallow the next one.
-pub(super) fn split(text: &str) -> Vec<Chunk<'_>> {
+pub(crate) fn split(text: &str) -> Vec<Chunk<'_>> {
     let mut chunks = Vec::new();
     let mut start = (0, 0);
     let mut at = 0;
@@ -63,10 +64,20 @@ impl Chunk<'_> {
 }
 
 /// Parses one document; an error names the line in the file.
-pub(super) fn parse(chunk: &Chunk<'_>) -> Result<Value, String> {
+pub(crate) fn parse(chunk: &Chunk<'_>) -> Result<Value, String> {
+    parse_with(chunk, DuplicateKeyPolicy::Error)
+}
+
+/// Parses one document; of a key that is given twice, the last one counts.
+pub(crate) fn parse_lenient(chunk: &Chunk<'_>) -> Result<Value, String> {
+    parse_with(chunk, DuplicateKeyPolicy::LastWins)
+}
+
+fn parse_with(chunk: &Chunk<'_>, duplicate_keys: DuplicateKeyPolicy) -> Result<Value, String> {
     // As many nodes as the text can spell out, so that a large file is no error, while aliases cannot blow up a small one.
     let limit = chunk.text.len().max(1024);
     let options = serde_saphyr::options! {
+        duplicate_keys: duplicate_keys,
         legacy_octal_numbers: true,
         strict_booleans: true,
         with_snippet: false,
