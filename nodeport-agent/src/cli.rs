@@ -29,7 +29,7 @@ use crate::observe::logging;
 pub fn main() -> ExitCode {
     let result = line::read(std::env::args_os().collect())
         .map_err(anyhow::Error::from)
-        .and_then(|(cli, file)| execute(cli, file));
+        .and_then(|(cli, file)| execute(cli, file.as_ref()));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -39,13 +39,13 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn execute(cli: Cli, file: Option<ConfigFile>) -> anyhow::Result<()> {
+fn execute(cli: Cli, file: Option<&ConfigFile>) -> anyhow::Result<()> {
     // What a file says of logging counts for `run`, which starts it itself.
     if !matches!(cli.verb, Verb::Run(_)) {
         logging::init(cli.log.level.0, cli.log.format == LogFormat::Json);
     }
     match cli.verb {
-        Verb::Run(args) => run::run(*args, &cli.log, file.as_ref()),
+        Verb::Run(args) => run::run(*args, &cli.log, file),
         Verb::Plan(args) => plan::plan(&args),
         Verb::Status(args) => status::status(&args),
         Verb::Dump(args) => dump::dump(&args),
@@ -197,6 +197,9 @@ pub struct RunArgs {
     /// Sizes.
     #[command(flatten)]
     pub sizes: Sizes,
+    /// What `/proxyMode` answers: some CNIs choose their own rules by it
+    #[arg(long, default_value = "ebpf", value_name = "NAME")]
+    pub proxy_mode_answer: String,
     /// Level of the log lines of the programs in the kernel: error, warn, info, debug or trace
     #[arg(long, default_value = "off", value_name = "LEVEL")]
     pub datapath_log: DatapathLog,

@@ -4,9 +4,11 @@
 //! programs are loaded leaves the machine as it was; ending touches nothing in the kernel.
 
 mod shared;
+mod surface;
 mod sync;
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,6 +28,7 @@ use crate::maps::{KernelStore, StoreError};
 use crate::model::node_port_addresses::InvalidNodePortAddresses;
 use crate::model::{NodePortAddresses, snapshot};
 use crate::object::OBJECT;
+use crate::observe::metrics::MetricsError;
 use crate::observe::server::{self, Question, SocketError};
 use crate::reconcile::{Monotonic, Reconciler};
 use crate::source::manifests::{Manifests, ManifestsError, Timing};
@@ -50,6 +53,19 @@ pub enum RunError {
     /// A flag.
     #[error(transparent)]
     NodePortAddresses(#[from] InvalidNodePortAddresses),
+    /// A server whose address cannot be had, and `bindAddressHardFail`.
+    #[error("cannot listen on {address} for {what}")]
+    Bind {
+        /// What it is for.
+        what: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The metrics.
+    #[error("cannot make the metrics")]
+    Metrics(#[from] MetricsError),
     /// A flag.
     #[error("--node-name is empty")]
     NodeName,
@@ -152,6 +168,7 @@ impl Agent {
         let shared = Arc::new(shared);
         // Who asks while the programs are loaded, which takes its time on a busy machine, gets an answer.
         agent.serve(listener, &shared);
+        let surface = agent.show(args, settings, &shared)?;
         let kernel = agent.load(config).await?;
         shared.opened(kernel.store.clone());
         let criteria = agent.follow_devices(args, config, &kernel, seen)?;
@@ -162,6 +179,7 @@ impl Agent {
             criteria,
             reconciler: Reconciler::adopt(kernel.store, Monotonic::default())?,
             shared,
+            surface,
             node_name,
             options,
             min_period: args.min_sync_period.map_or(Duration::ZERO, |given| given.0),

@@ -327,7 +327,7 @@ fn whatever_is_missing_is_named_and_nothing_is_left() {
         refused(unprivileged, &["CAP_BPF", "CAP_NET_ADMIN", "run as root"]);
         refused(
             node.run_command("--nodeport-addresses nonsense"),
-            &["--nodeport-addresses"],
+            &["nodePortAddresses[0]", "nonsense"],
         );
         assert!(!PathBuf::from(PIN_DIR).exists(), "nothing half done");
 

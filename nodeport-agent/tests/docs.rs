@@ -5,6 +5,8 @@
 
 #[path = "docs/configuration.rs"]
 mod configuration;
+#[path = "docs/metrics.rs"]
+mod metrics;
 
 use std::fs;
 use std::path::Path;
@@ -27,4 +29,21 @@ fn in_step(page: &str, text: &str) {
 #[test]
 fn configuration() {
     in_step("configuration.md", &configuration::page());
+}
+
+#[test]
+fn metrics() {
+    in_step("metrics.md", &metrics::page());
+}
+
+/// differences.md is written by hand but for this table.
+#[test]
+fn differences() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/differences.md");
+    let found = fs::read_to_string(&path).expect("the page");
+    let (start, end) = ("<!-- metrics -->\n", "<!-- end of metrics -->\n");
+    let before = found.split(start).next().expect("a beginning");
+    let after = found.split(end).nth(1).expect("the marks of the table");
+    let text = format!("{before}{start}{}{end}{after}", metrics::not_given());
+    in_step("differences.md", &text);
 }

@@ -10,6 +10,7 @@ mod conflict;
 pub mod decode;
 pub mod desired;
 mod field;
+pub mod health_check;
 pub mod node_port_addresses;
 pub mod objects;
 pub mod report;

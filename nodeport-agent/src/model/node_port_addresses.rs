@@ -76,6 +76,18 @@ impl NodePortAddresses {
         }
     }
 
+    /// Whether every address of a family is accepted that is not loopback (12.1, 12.2).
+    #[must_use]
+    pub fn is_open(&self, family: Family) -> bool {
+        let open = |entry: &Entry| match entry {
+            Entry::All => true,
+            Entry::Primary => false,
+            Entry::Cidr(net) => net.prefix_len() == 0 && Family::of(net.addr()) == family,
+        };
+        let named = self.entries.iter().any(|entry| entry.names(family));
+        !named || self.entries.iter().any(open)
+    }
+
     /// The addresses that are accepted.
     #[must_use]
     pub fn select(&self, host: &BTreeSet<HostAddress>, node: Option<&Node>) -> BTreeSet<IpAddr> {

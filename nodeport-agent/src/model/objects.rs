@@ -78,6 +78,8 @@ pub struct Service {
     pub external_policy: TrafficPolicy,
     /// `spec.internalTrafficPolicy`.
     pub internal_policy: TrafficPolicy,
+    /// `spec.healthCheckNodePort`, host order.
+    pub health_check_node_port: Option<u16>,
 }
 
 /// An entry of a list, and where in the list it stands, so that a report can name it.
@@ -191,6 +193,8 @@ pub struct Node {
     pub zone: Option<String>,
     /// The first InternalIP of each family, else the first ExternalIP (behaviours 20.2).
     pub primary_addresses: Vec<IpAddr>,
+    /// It is being deleted, or marked for it by the cluster autoscaler: no place for new connections (behaviours 16.4).
+    pub is_leaving: bool,
 }
 
 /// A complete set of objects, as a source gives it: the caches of all kinds are complete (behaviours 22.1).

@@ -3,7 +3,7 @@
 //! Owns the collected picture. Refuses to act on it. Invariant: `healthy` means that everything that is wanted is in effect.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nodeport_common::Hook;
@@ -15,6 +15,7 @@ use crate::datapath::{Config, XdpPolicy};
 use crate::flows::Walked;
 use crate::maps::KernelStore;
 use crate::observe::contents::Names;
+use crate::observe::service_health::ServiceHealth;
 use crate::observe::{Status, SyncStatus, counters};
 
 /// The collected picture.
@@ -34,6 +35,9 @@ pub(super) struct Shared {
     observed: watch::Receiver<Observed>,
     synced: Mutex<Synced>,
     flows: Mutex<BTreeMap<String, u64>>,
+    /// Servers that cannot listen, and why.
+    deaf: Mutex<BTreeMap<&'static str, String>>,
+    service_health: OnceLock<Arc<ServiceHealth>>,
 }
 
 /// What the last update of the maps left.
@@ -65,6 +69,8 @@ impl Shared {
             observed,
             synced: Mutex::default(),
             flows: Mutex::default(),
+            deaf: Mutex::default(),
+            service_health: OnceLock::new(),
         }
     }
 
@@ -73,6 +79,20 @@ impl Shared {
         self.not_honoured.clone_from(&settings.ignored);
         self.warnings.extend(settings.warnings.iter().cloned());
         self
+    }
+
+    /// A server listens, or cannot.
+    pub(super) fn listens(&self, what: &'static str, problem: Option<String>) {
+        let mut deaf = self.deaf.lock().unwrap_or_else(PoisonError::into_inner);
+        match problem {
+            Some(problem) => deaf.insert(what, problem),
+            None => deaf.remove(what),
+        };
+    }
+
+    /// Health checks of Services have listeners from now on.
+    pub(super) fn checks(&self, service_health: Arc<ServiceHealth>) {
+        let _first: Result<(), _> = self.service_health.set(service_health);
     }
 
     /// The maps are open.
@@ -105,6 +125,15 @@ impl Shared {
                 .devices
                 .iter()
                 .flat_map(|device| device_problems(device, self.xdp_required)),
+        );
+        let deaf = self.deaf.lock().unwrap_or_else(PoisonError::into_inner);
+        problems.extend(deaf.values().cloned());
+        drop(deaf);
+        problems.extend(
+            self.service_health
+                .get()
+                .into_iter()
+                .flat_map(|one| one.problems()),
         );
         problems.extend(synced.sync.iter().flat_map(|sync| sync.errors.clone()));
         let outcomes = match self.store.get().map(KernelStore::outcomes) {

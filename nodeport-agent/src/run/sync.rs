@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::shared::{Shared, seconds};
+use super::surface::Surface;
 use crate::datapath::devices::{Criteria, Observed};
 use crate::maps::Store;
 use crate::model::desired::ServicePortName;
@@ -32,6 +33,7 @@ pub(super) struct Sync<S, C> {
     pub(super) criteria: watch::Sender<Criteria>,
     pub(super) reconciler: Reconciler<S, C>,
     pub(super) shared: Arc<Shared>,
+    pub(super) surface: Surface,
     pub(super) node_name: String,
     pub(super) options: snapshot::Options,
     /// Shortest time between two updates.
@@ -122,6 +124,7 @@ impl<S: Store, C: Clock> Sync<S, C> {
                     Some(next) => {
                         objects = Some(next);
                         schedule.changed(Instant::now());
+                        self.surface.queued();
                     }
                     None => return,
                 },
@@ -134,6 +137,7 @@ impl<S: Store, C: Clock> Sync<S, C> {
                     if now != addresses || seen.complete != complete {
                         (addresses, complete) = (now, seen.complete);
                         schedule.changed(Instant::now());
+                        self.surface.queued();
                     }
                 },
                 () = sleep_until(schedule.next()) => {
@@ -174,6 +178,13 @@ impl<S: Store, C: Clock> Sync<S, C> {
             Pass::Check => self.reconciler.check(&desired),
         };
         self.tell(snapshot, &desired, &reports, &report, started.elapsed());
+        self.surface.synced(
+            snapshot,
+            &desired,
+            &report,
+            started.elapsed(),
+            pass == Pass::Check,
+        );
         report.retry_after
     }
 

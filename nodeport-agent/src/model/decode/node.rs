@@ -14,6 +14,9 @@ use crate::model::report::Reason;
 /// The only label of a Node that counts (behaviours 5.7).
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
+/// Taint of a Node that the cluster autoscaler is about to remove.
+const LEAVING_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
+
 /// Reads what follows the metadata.
 pub(super) fn read(root: &Field<'_, '_>, meta: Meta) -> Option<Node> {
     let status = root.key("status");
@@ -40,7 +43,18 @@ pub(super) fn read(root: &Field<'_, '_>, meta: Meta) -> Option<Node> {
             .filter(|zone| !zone.is_empty())
             .map(ToOwned::to_owned),
         primary_addresses,
+        is_leaving: is_leaving(root),
     })
+}
+
+/// Whether the Node is being deleted, or has the taint by which the cluster autoscaler announces that it will be (behaviours 16.4).
+fn is_leaving(root: &Field<'_, '_>) -> bool {
+    let metadata = root.key("metadata");
+    let spec = root.key("spec");
+    let taints = spec.key("taints");
+    let mut keys = taints.items();
+    metadata.key("deletionTimestamp").present()
+        || keys.any(|taint| taint.key("key").raw_text() == Some(LEAVING_TAINT))
 }
 
 fn address(field: &Field<'_, '_>) -> Option<IpAddr> {

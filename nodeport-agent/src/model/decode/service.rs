@@ -47,6 +47,7 @@ pub(super) fn read(root: &Field<'_, '_>, meta: Meta) -> Option<Service> {
         ports: Vec::new(),
         external_policy: policy(&spec.key("externalTrafficPolicy")),
         internal_policy: policy(&spec.key("internalTrafficPolicy")),
+        health_check_node_port: spec.key("healthCheckNodePort").port(),
     };
     if exemption.is_none() {
         service.cluster_ips = cluster_ips(&spec);

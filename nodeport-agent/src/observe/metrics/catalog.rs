@@ -1,0 +1,194 @@
+//! Every metric that is given, and those of kube-proxy that are not.
+//!
+//! Owns names, labels, buckets and words: the metrics themselves, docs/metrics.md and the comparison with kube-proxy are made from this list.
+//! Refuses to count. Invariant: a metric with kube-proxy's name means what it means there.
+
+/// What a metric is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Type {
+    /// It only grows.
+    Counter,
+    /// It comes and goes.
+    Gauge,
+    /// Counted by size.
+    Histogram(Buckets),
+}
+
+/// Upper bounds of a histogram.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Buckets {
+    /// 1 ms, doubled 14 times: how long an update takes.
+    Sync,
+    /// From a quarter of a second to five minutes: how long a change takes to arrive (behaviours 24).
+    Programming,
+}
+
+impl Buckets {
+    /// The bounds, in seconds.
+    #[must_use]
+    pub fn bounds(self) -> Vec<f64> {
+        match self {
+            Self::Sync => (0..15)
+                .map(|power| f64::from(1_u32 << power) / 1000.0)
+                .collect(),
+            Self::Programming => {
+                let seconds = (1..60)
+                    .chain((60..120).step_by(5))
+                    .chain((120..=300).step_by(30));
+                [0.25, 0.5]
+                    .into_iter()
+                    .chain(seconds.map(f64::from))
+                    .collect()
+            }
+        }
+    }
+}
+
+/// A metric.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is.
+    pub of: Type,
+    /// Names of its labels.
+    pub labels: &'static [&'static str],
+    /// What it says.
+    pub help: &'static str,
+}
+
+macro_rules! metrics {
+    ($list:ident, $doc:literal: $($constant:ident = $name:literal, $of:expr, [$($label:literal),*], $help:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub const $constant: Metric = Metric { name: $name, of: $of, labels: &[$($label),*], help: $help };
+        )*
+        #[doc = $doc]
+        pub const $list: &[Metric] = &[$($constant),*];
+    };
+}
+
+use Type::{Counter, Gauge, Histogram};
+
+metrics! { KUBE_PROXY, "Metrics with kube-proxy's names, labels and buckets.":
+    SYNC = "kubeproxy_sync_proxy_rules_duration_seconds", Histogram(Buckets::Sync), ["ip_family"],
+        "How long an update of the maps took. One update writes both families.";
+    SYNC_FULL = "kubeproxy_sync_full_proxy_rules_duration_seconds", Histogram(Buckets::Sync), ["ip_family"],
+        "How long an update took that compared everything: the first one, and one every five minutes.";
+    SYNC_PARTIAL = "kubeproxy_sync_partial_proxy_rules_duration_seconds", Histogram(Buckets::Sync), ["ip_family"],
+        "How long an update took that wrote what changed.";
+    LAST_SYNC = "kubeproxy_sync_proxy_rules_last_timestamp_seconds", Gauge, ["ip_family"],
+        "When everything that was wanted was last written, in seconds since 1970.";
+    LAST_QUEUED = "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds", Gauge, ["ip_family"],
+        "When an update last became due, in seconds since 1970.";
+    NO_LOCAL = "kubeproxy_sync_proxy_rules_no_local_endpoints_total", Gauge, ["ip_family", "traffic_policy"],
+        "Service ports whose traffic policy is Local and that have no endpoint here.";
+    HEALTHZ = "kubeproxy_proxy_healthz_total", Counter, ["code"],
+        "Answers of /healthz by status.";
+    LIVEZ = "kubeproxy_proxy_livez_total", Counter, ["code"],
+        "Answers of /livez by status.";
+}
+
+metrics! { OWN, "Metrics of our own.":
+    BUILD = "nodeport_build_info", Gauge, ["version"],
+        "Always 1; the agent's version is in the label.";
+    READY = "nodeport_ready", Gauge, [],
+        "1 once a first complete state is in the maps and every device was looked at.";
+    PROBLEMS = "nodeport_problems", Gauge, [],
+        "Things that are not as they should be: those that `nodeport-agent status` lists.";
+    UPDATES = "nodeport_updates_total", Counter, [],
+        "Updates of the maps.";
+    UPDATE_ERRORS = "nodeport_update_errors", Gauge, [],
+        "What the last update left undone.";
+    OBJECTS = "nodeport_objects", Gauge, ["kind"],
+        "Objects, front ends, backends and addresses in use.";
+    REJECTED = "nodeport_rejected", Gauge, ["severity"],
+        "Reports on objects and fields that are not used, or otherwise than their author may think.";
+    PACKETS = "nodeport_packets_total", Counter, ["hook", "outcome"],
+        "Packets by the hook that saw them and what became of them (docs/outcomes.md). Counted by the programs: agents come and go without a reset.";
+    FLOW_ENTRIES = "nodeport_flow_entries", Gauge, ["table"],
+        "Entries of the tables of flows (a flow is two) at the last walk.";
+    FLOWS_ENDED = "nodeport_flows_ended_total", Counter, ["reason"],
+        "Flows that the agent removed (`expired`, `orphans_removed`) or gave their other half back (`mended`).";
+    PROGRAMS = "nodeport_device_programs", Gauge, ["device", "role", "hook", "mode"],
+        "1 for each program that is attached to a device; 0, with the mode off, for one that is missing.";
+}
+
+/// Metrics of kube-proxy that are not given: the beginning of their names, and why.
+pub const NOT_GIVEN: &[(&str, &str)] = &[
+    (
+        "kubeproxy_sync_proxy_rules_endpoint_changes_",
+        "a source gives complete sets of objects; changes are not counted one by one. `kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds` tells of pending ones",
+    ),
+    (
+        "kubeproxy_sync_proxy_rules_service_changes_",
+        "a source gives complete sets of objects; changes are not counted one by one",
+    ),
+    (
+        "kubeproxy_network_programming_duration_seconds",
+        "not measured yet; its buckets are reserved",
+    ),
+    (
+        "kubeproxy_conntrack_reconciler_",
+        "UDP flows leave endpoints that no longer serve when their next packet comes: nothing is reconciled",
+    ),
+    (
+        "kubeproxy_sync_proxy_rules_iptables_",
+        "there are no iptables rules",
+    ),
+    (
+        "kubeproxy_sync_proxy_rules_nftables_",
+        "there are no nftables rules; `nodeport_update_errors` counts what failed",
+    ),
+    (
+        "kubeproxy_iptables_",
+        "there are no iptables rules; `nodeport_packets_total` has an outcome for every packet",
+    ),
+    ("kubeproxy_nftables_", "there are no nftables rules"),
+    ("rest_client_", "of Go's API client"),
+    ("go_", "of the Go runtime"),
+    (
+        "apiserver_",
+        "of libraries of the API server that kube-proxy links",
+    ),
+    (
+        "aggregator_",
+        "of libraries of the API server that kube-proxy links",
+    ),
+    ("cardinality_enforcement_", "of Kubernetes' metrics library"),
+    ("registered_metrics_total", "of Kubernetes' metrics library"),
+    ("hidden_metrics_total", "of Kubernetes' metrics library"),
+    ("disabled_metrics_total", "of Kubernetes' metrics library"),
+    (
+        "kubernetes_build_info",
+        "this is not Kubernetes; `nodeport_build_info` has our version",
+    ),
+    (
+        "kubernetes_feature_enabled",
+        "kube-proxy's feature gates change nothing here",
+    ),
+    (
+        "process_network_",
+        "the process's own traffic says nothing of the node's",
+    ),
+    (
+        "process_virtual_memory_max_bytes",
+        "the client library does not read it",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_are_kube_proxys() {
+        let sync = Buckets::Sync.bounds();
+        assert_eq!((sync.len(), sync[0], sync[14]), (15, 0.001, 16.384));
+        let programming = Buckets::Programming.bounds();
+        assert_eq!(&programming[..4], [0.25, 0.5, 1.0, 2.0]);
+        assert_eq!(&programming[59..64], [58.0, 59.0, 60.0, 65.0, 70.0]);
+        assert_eq!(programming.last(), Some(&300.0));
+        assert_eq!(programming.len(), 2 + 59 + 12 + 7);
+    }
+}

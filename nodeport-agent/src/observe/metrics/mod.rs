@@ -1,0 +1,205 @@
+//! Metrics for Prometheus: kube-proxy's where they mean the same, and our own.
+//!
+//! Owns what is counted by the agent itself; what the programs count is read when somebody asks. Refuses to listen. Invariant: names,
+//! labels and buckets come from the [`catalog`] alone.
+
+pub mod catalog;
+mod snapshot;
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder as _, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+
+use super::Status;
+use super::health::name;
+use super::http::Answer;
+use crate::model::desired::Family;
+use catalog::{Metric, Type};
+
+/// `Content-Type` of the text format.
+const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// A metric cannot be made. The catalog is wrong: a test makes all of them.
+pub type MetricsError = prometheus::Error;
+
+/// What the agent counts itself.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    sync: HistogramVec,
+    full: HistogramVec,
+    partial: HistogramVec,
+    last: GaugeVec,
+    queued: GaugeVec,
+    no_local: IntGaugeVec,
+    healthz: IntCounterVec,
+    livez: IntCounterVec,
+}
+
+fn opts(metric: &Metric) -> Opts {
+    Opts::new(metric.name, metric.help)
+}
+
+fn registered<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    metric: C,
+) -> Result<C, MetricsError> {
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+fn histogram(registry: &Registry, metric: &Metric) -> Result<HistogramVec, MetricsError> {
+    let buckets = match metric.of {
+        Type::Histogram(buckets) => buckets.bounds(),
+        Type::Counter | Type::Gauge => Vec::new(),
+    };
+    let opts = HistogramOpts::from(opts(metric)).buckets(buckets);
+    registered(registry, HistogramVec::new(opts, metric.labels)?)
+}
+
+impl Metrics {
+    /// Nothing counted yet.
+    ///
+    /// # Errors
+    /// A metric of the catalog cannot be made.
+    pub fn new() -> Result<Self, MetricsError> {
+        let registry = Registry::new();
+        registry.register(Box::new(
+            prometheus::process_collector::ProcessCollector::for_self(),
+        ))?;
+        let gauge =
+            |metric: &Metric| registered(&registry, GaugeVec::new(opts(metric), metric.labels)?);
+        let counter = |metric: &Metric| {
+            registered(&registry, IntCounterVec::new(opts(metric), metric.labels)?)
+        };
+        let metrics = Self {
+            sync: histogram(&registry, &catalog::SYNC)?,
+            full: histogram(&registry, &catalog::SYNC_FULL)?,
+            partial: histogram(&registry, &catalog::SYNC_PARTIAL)?,
+            last: gauge(&catalog::LAST_SYNC)?,
+            queued: gauge(&catalog::LAST_QUEUED)?,
+            no_local: registered(
+                &registry,
+                IntGaugeVec::new(opts(&catalog::NO_LOCAL), catalog::NO_LOCAL.labels)?,
+            )?,
+            healthz: counter(&catalog::HEALTHZ)?,
+            livez: counter(&catalog::LIVEZ)?,
+            registry,
+        };
+        metrics.start();
+        Ok(metrics)
+    }
+
+    /// Series that are known from the beginning are there from the beginning, as zero.
+    fn start(&self) {
+        for family in Family::ALL.map(name) {
+            for histogram in [&self.sync, &self.full, &self.partial] {
+                histogram.with_label_values(&[family]);
+            }
+            self.last.with_label_values(&[family]);
+            self.queued.with_label_values(&[family]);
+            for policy in ["internal", "external"] {
+                self.no_local.with_label_values(&[family, policy]);
+            }
+        }
+    }
+
+    /// An update became due.
+    pub fn queued(&self) {
+        for family in Family::ALL.map(name) {
+            self.queued
+                .with_label_values(&[family])
+                .set(seconds(SystemTime::now()));
+        }
+    }
+
+    /// An update ended.
+    pub fn synced(&self, took: Duration, full: bool) {
+        let other = if full { &self.full } else { &self.partial };
+        for family in Family::ALL.map(name) {
+            self.sync
+                .with_label_values(&[family])
+                .observe(took.as_secs_f64());
+            other
+                .with_label_values(&[family])
+                .observe(took.as_secs_f64());
+        }
+    }
+
+    /// Everything of a family is written.
+    pub fn written(&self, family: Family) {
+        self.last
+            .with_label_values(&[name(family)])
+            .set(seconds(SystemTime::now()));
+    }
+
+    /// Service ports with the policy Local and without an endpoint here.
+    pub fn set_no_local(&self, family: Family, policy: &str, ports: usize) {
+        let ports = i64::try_from(ports).unwrap_or(i64::MAX);
+        self.no_local
+            .with_label_values(&[name(family), policy])
+            .set(ports);
+    }
+
+    /// Somebody asked for the health of the agent.
+    pub fn asked(&self, path: &str, good: bool) {
+        let counter = if path == "/livez" {
+            &self.livez
+        } else {
+            &self.healthz
+        };
+        counter
+            .with_label_values(&[if good { "200" } else { "503" }])
+            .inc();
+    }
+
+    /// The answer of `/metrics`.
+    #[must_use]
+    pub fn answer(&self, status: &Status) -> Answer {
+        let mut families = self.registry.gather();
+        match snapshot::families(status) {
+            Ok(more) => families.extend(more),
+            Err(error) => tracing::error!(%error, "metrics cannot be given"),
+        }
+        families.sort_by(|a, b| a.name().cmp(b.name()));
+        encode(&families)
+    }
+
+    /// The answer of `/metrics/slis`: whether the agent is healthy, as Kubernetes' components say it.
+    #[must_use]
+    pub fn slis(healthy: bool) -> Answer {
+        let value = u8::from(healthy);
+        let text = format!(
+            "# HELP kubernetes_healthcheck Whether a check succeeds (1) or not (0).\n# TYPE kubernetes_healthcheck gauge\n\
+             kubernetes_healthcheck{{name=\"livez\",type=\"livez\"}} {value}\n"
+        );
+        Answer {
+            content_type: CONTENT_TYPE,
+            ..Answer::text(text)
+        }
+    }
+}
+
+fn encode(families: &[prometheus::proto::MetricFamily]) -> Answer {
+    let mut text = Vec::new();
+    match TextEncoder::new().encode(families, &mut text) {
+        Ok(()) => Answer {
+            content_type: CONTENT_TYPE,
+            ..Answer::text(text)
+        },
+        Err(error) => Answer::json(false, error.to_string().into_bytes()),
+    }
+}
+
+fn seconds(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64())
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

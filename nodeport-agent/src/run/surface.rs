@@ -1,0 +1,234 @@
+//! Health, metrics and health checks of Services: what the loop tells them, and the servers that show it.
+//!
+//! Owns the way from an update to what others may ask. Refuses to know the forms of answers. Invariant: a server that cannot listen
+//! stops nothing, unless the operator wants it so.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::watch;
+
+use super::shared::Shared;
+use super::{Agent, RunError};
+use crate::cli::RunArgs;
+use crate::config::Settings;
+use crate::model::Snapshot;
+use crate::model::desired::{Desired, Family, FrontendKind, IfEmpty, Listen, ServicePortName};
+use crate::model::health_check::health_checks;
+use crate::observe::health::{ProxyHealth, moment};
+use crate::observe::http::{self, Answers};
+use crate::observe::metrics::Metrics;
+use crate::observe::service_health::{ServiceHealth, Wanted};
+use crate::observe::surface::{self, Shown};
+use crate::reconcile::Report;
+
+/// What the loop tells.
+pub(super) struct Surface {
+    health: Arc<ProxyHealth>,
+    metrics: Arc<Metrics>,
+    checks: watch::Sender<Wanted>,
+}
+
+impl Surface {
+    /// Something is to be written.
+    pub(super) fn queued(&self) {
+        self.health.queued(Instant::now());
+        self.metrics.queued();
+    }
+
+    /// An update ended.
+    pub(super) fn synced(
+        &self,
+        snapshot: &Snapshot,
+        desired: &Desired,
+        report: &Report,
+        took: Duration,
+        full: bool,
+    ) {
+        self.metrics.synced(took, full);
+        for family in Family::ALL {
+            if !report
+                .failed
+                .iter()
+                .any(|failed| concerns(failed.map, family))
+            {
+                self.health.updated(family, moment(SystemTime::now()));
+                self.metrics.written(family);
+            }
+            for (policy, count) in no_local(desired, family) {
+                self.metrics.set_no_local(family, policy, count);
+            }
+        }
+        self.health
+            .set_node_eligible(snapshot.node().is_some_and(|node| !node.is_leaving));
+        let wanted = wanted(snapshot, desired);
+        self.checks.send_if_modified(|now| {
+            let changed = *now != wanted;
+            *now = wanted;
+            changed
+        });
+    }
+}
+
+/// Whether a map is one of a family; one without a family concerns both.
+fn concerns(map: &str, family: Family) -> bool {
+    let other = match family {
+        Family::V4 => '6',
+        Family::V6 => '4',
+    };
+    !map.ends_with(other)
+}
+
+/// Service ports whose policy is Local and that have no endpoint here, for traffic inside the cluster and from outside.
+fn no_local(desired: &Desired, family: Family) -> [(&'static str, usize); 2] {
+    let mut ports: [BTreeSet<&ServicePortName>; 2] = Default::default();
+    for (id, frontend) in &desired.frontends {
+        let of_family = match id.listen {
+            Listen::Address(address) => Family::of(address),
+            Listen::Node(family) => family,
+        };
+        let set = &frontend.outside;
+        if of_family == family && set.backends.is_empty() && set.if_empty == IfEmpty::Drop {
+            ports[usize::from(frontend.kind != FrontendKind::ClusterIp)]
+                .insert(&frontend.service_port);
+        }
+    }
+    [("internal", ports[0].len()), ("external", ports[1].len())]
+}
+
+/// The health checks, and where they listen: everywhere, or where NodePorts answer if those are restricted (behaviours 15.7).
+fn wanted(snapshot: &Snapshot, desired: &Desired) -> Wanted {
+    let option = &snapshot.options.node_port_addresses;
+    let restricted = Family::ALL
+        .into_iter()
+        .filter(|family| !option.is_open(*family));
+    let addresses: BTreeMap<Family, Vec<IpAddr>> = restricted
+        .map(|family| {
+            let accepted = desired.node_port_addresses.iter().copied();
+            (
+                family,
+                accepted.filter(|one| Family::of(*one) == family).collect(),
+            )
+        })
+        .collect();
+    Wanted {
+        checks: health_checks(snapshot),
+        addresses,
+    }
+}
+
+impl Agent {
+    /// Starts the servers.
+    pub(super) fn show(
+        &mut self,
+        args: &RunArgs,
+        settings: &Settings,
+        shared: &Arc<Shared>,
+    ) -> Result<Surface, RunError> {
+        let health = Arc::new(ProxyHealth::new(settings.health_timeout()));
+        let metrics = Arc::new(Metrics::new()?);
+        let service_health = Arc::new(ServiceHealth::new(Arc::clone(&health)));
+        shared.checks(Arc::clone(&service_health));
+        let (checks, wanted) = watch::channel(Wanted::default());
+        self.spawn("health checks of Services", service_health.run(wanted));
+        let hard = settings.kube_proxy.bind_address_hard_fail;
+        let answers = surface::health(Arc::clone(&health), Arc::clone(&metrics));
+        self.serve_at(
+            "the health server",
+            settings.health(),
+            answers,
+            hard,
+            shared,
+        )?;
+        let (of, judge, status) = (
+            Arc::clone(&metrics),
+            Arc::clone(&health),
+            Arc::clone(shared),
+        );
+        let shown = Shown {
+            configz: serde_json::to_string(&settings.kube_proxy).unwrap_or_default(),
+            flags: flags(args),
+            proxy_mode: args.proxy_mode_answer.clone(),
+            started: SystemTime::now(),
+            metrics: Arc::new(move |path| match path {
+                "/metrics/slis" => Metrics::slis(judge.is_healthy(Instant::now())),
+                _ => of.answer(&status.status()),
+            }),
+        };
+        self.serve_at(
+            "the metrics server",
+            settings.metrics(),
+            surface::metrics(shown),
+            hard,
+            shared,
+        )?;
+        Ok(Surface {
+            health,
+            metrics,
+            checks,
+        })
+    }
+
+    /// Starts a server, if it has an address. One whose address is taken is tried again, or an error if the operator wants that (16.6).
+    fn serve_at(
+        &mut self,
+        what: &'static str,
+        address: Option<SocketAddr>,
+        answers: Answers,
+        hard: bool,
+        shared: &Arc<Shared>,
+    ) -> Result<(), RunError> {
+        let Some(address) = address else {
+            return Ok(());
+        };
+        if hard {
+            let listener = http::listen(address, false).map_err(|source| RunError::Bind {
+                what,
+                address,
+                source,
+            })?;
+            self.spawn(what, http::serve(listener, answers));
+            return Ok(());
+        }
+        let shared = Arc::clone(shared);
+        let mut before = None;
+        let tell = move |error: Option<io::Error>| {
+            let problem = error.map(|error| {
+                format!("{what} cannot listen on {address}: {error}; tried again every 5 seconds")
+            });
+            if problem != before {
+                if let Some(problem) = &problem {
+                    tracing::warn!("{problem}");
+                } else {
+                    tracing::info!("{what} listens on {address}");
+                }
+            }
+            before.clone_from(&problem);
+            shared.listens(what, problem);
+        };
+        self.spawn(what, http::serve_at(address, answers, tell));
+        Ok(())
+    }
+}
+
+/// kube-proxy's flags that were given, and where ours keep their state.
+fn flags(args: &RunArgs) -> Vec<(String, String)> {
+    let given = args.kube_proxy.0.iter();
+    let mut flags: Vec<(String, String)> = given
+        .map(|(flag, values)| ((*flag).to_owned(), values.join(",")))
+        .collect();
+    flags.push(("node-name".to_owned(), args.objects.node_name.clone()));
+    flags.push((
+        "pin-dir".to_owned(),
+        args.places.pin_dir.display().to_string(),
+    ));
+    flags.push((
+        "run-dir".to_owned(),
+        args.places.run_dir.display().to_string(),
+    ));
+    flags.sort();
+    flags
+}
