@@ -11,6 +11,8 @@ use nodeport_common::{
     Hook, NextHop, ServingKey,
 };
 
+use crate::wire::Family;
+
 /// A [`Flow`] in shared memory: the same layout, the fields that change as cells.
 #[derive(Debug, Default)]
 #[repr(C, align(8))]
@@ -109,9 +111,12 @@ impl<A: Copy> Entry<A> {
 
     /// Writes the key of the entry of the other direction.
     #[inline(always)]
-    pub fn pair(&self, protocol: u8, key: &mut FlowKey<A>) {
-        key.source = self.destination;
-        key.destination = self.source;
+    pub fn pair(&self, protocol: u8, key: &mut FlowKey<A>)
+    where
+        A: Family,
+    {
+        self.destination.copy_to(&mut key.source);
+        self.source.copy_to(&mut key.destination);
         key.source_port = self.destination_port;
         key.destination_port = self.source_port;
         key.protocol = protocol;

@@ -10,6 +10,8 @@ use nodeport_common::{
 use nodeport_ebpf::scratch::Scratch;
 use nodeport_ebpf::tables::Entry;
 
+use super::devices::DeviceCopy;
+
 /// `BPF_F_NO_PREALLOC`: memory only for what is there; fast since Linux 6.1.
 const ON_DEMAND: usize = 1;
 
@@ -61,6 +63,12 @@ pub(crate) static PENDING6: Pending<V6> = LruHashMap::new();
 pub(crate) static FRAGMENTS4: Fragments<V4> = LruHashMap::new();
 #[btf_map]
 pub(crate) static FRAGMENTS6: Fragments<V6> = LruHashMap::new();
+/// Devices that each CPU remembers; a power of two.
+pub(crate) const DEVICE_COPIES_LEN: u32 = 256;
+/// What each CPU remembers of `DEVICES`, see [`super::devices`].
+#[btf_map]
+pub(crate) static DEVICE_COPIES: PerCpuArray<DeviceCopy, { DEVICE_COPIES_LEN as usize }> =
+    PerCpuArray::new();
 /// Memory for questions to the kernel's routing tables, for each hook.
 #[btf_map]
 pub(crate) static FIB: PerCpuArray<bpf_fib_lookup, { Hook::ALL.len() }> = PerCpuArray::new();

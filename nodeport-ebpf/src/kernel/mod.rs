@@ -1,5 +1,6 @@
 //! What only the kernel knows: maps, contexts, routing. The only code of this crate with `unsafe`.
 
+mod devices;
 pub(crate) mod family;
 pub(crate) mod log;
 pub(crate) mod maps;

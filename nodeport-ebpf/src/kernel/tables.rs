@@ -15,6 +15,7 @@ use nodeport_common::{
 use nodeport_ebpf::originate;
 use nodeport_ebpf::tables::{Entry, InsertError, Route, RouteQuery, RouteStatus, Tables};
 
+use super::devices::known;
 use super::family::KernelFamily;
 use super::maps::{CONTROL, DEVICES, FIB, REJECTS, SNAT_CURSORS};
 
@@ -53,13 +54,11 @@ impl<H> KernelTables<H> {
     #[inline(always)]
     pub(crate) fn new(ctx: *mut c_void, device_index: u32) -> Option<Self> {
         let control = CONTROL.get(0)?;
-        // SAFETY: the entry stays readable for the packet's life (RCU); the agent replaces entries, and never writes into one.
-        let device = unsafe { DEVICES.get(device_index) }?;
-        (control.route_generation != 0).then_some(Self {
+        Some(Self {
             ctx,
             device_index,
             control,
-            device,
+            device: known(device_index, control)?,
             hook: PhantomData,
         })
     }
@@ -261,7 +260,7 @@ impl<A: KernelFamily, H: AtHook> Tables<A> for KernelTables<H> {
             generated::bpf_fib_lookup(self.ctx, core::ptr::from_mut(fib), FIB_LEN, flags)
         };
         answer.status = status(result);
-        // SAFETY: as in `new`.
+        // SAFETY: the entry stays readable for the packet's life (RCU); the agent replaces entries, and never writes into one.
         let device = unsafe { DEVICES.get(fib.ifindex) };
         answer.xdp_target =
             device.is_some_and(|device| device.flags & device_flags::XDP_TARGET != 0);

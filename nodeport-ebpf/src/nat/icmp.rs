@@ -71,7 +71,8 @@ pub fn packet<A: Parse, P: Packet, T: Tables<A>>(
     way::send(
         packet,
         tables,
-        &scratch.route.hop,
+        entry,
+        scratch.route.hop.device,
         way,
         Outcome::IcmpTranslated,
     )

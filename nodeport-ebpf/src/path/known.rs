@@ -219,5 +219,12 @@ pub(super) fn carry<A: Family, P: Packet, T: Tables<A>>(
         (false, false) if flags & flow_flags::LOCAL_BACKEND != 0 => Outcome::ToLocalBackend,
         (false, false) => Outcome::ToRoutedBackend,
     };
-    send(packet, tables, &scratch.route.hop, way, outcome)
+    send(
+        packet,
+        tables,
+        entry,
+        scratch.route.hop.device,
+        way,
+        outcome,
+    )
 }

@@ -16,7 +16,7 @@ use crate::wire::{Family, Headers};
 pub(crate) enum Way {
     /// Through the host's stack.
     Stack,
-    /// To the next hop in the scratch memory's route.
+    /// To the next hop that the entry remembers.
     Hop,
     /// By the device in the scratch memory's route; the kernel finds the neighbour.
     Neighbour,
@@ -84,15 +84,20 @@ fn next_hop<A: Family, T: Tables<A>>(
 ) -> Result<(Way, u16), Stop> {
     let control = tables.control();
     let now = (tables.now() >> 10) as u16;
-    let hop = entry.next_hop.get();
-    let is_fresh = hop.generation == control.route_generation
-        && u32::from(now.wrapping_sub(hop.looked_up)) <= control.next_hop_max_age;
+    let NextHop {
+        generation,
+        mtu,
+        looked_up,
+        ..
+    } = entry.next_hop.get();
+    let is_fresh = generation == control.route_generation
+        && u32::from(now.wrapping_sub(looked_up)) <= control.next_hop_max_age;
     if is_fresh {
         if T::HOOK == Hook::Xdp && !entry.is(flow_flags::XDP_TARGET) && !is_generic(tables) {
             return Err(Outcome::LeftToTc.into());
         }
-        scratch.route.hop = hop;
-        return Ok((Way::Hop, hop.mtu));
+        scratch.route.hop.mtu = mtu;
+        return Ok((Way::Hop, mtu));
     }
     let Scratch {
         query,
@@ -163,12 +168,14 @@ fn wire_length<A: Family, P: Packet>(packet: &mut P, headers: &Headers<A>) -> us
     (headers.transport - headers.network) as usize + transport_len + payload
 }
 
-/// Writes the link-layer header where there is one to write, and says what the hook is to do.
+/// Writes the link-layer header where there is one to write, and says what the hook is to do. `found` is the device that
+/// [`Way::Neighbour`] leads to.
 #[inline(always)]
 pub(crate) fn send<A: Family, P: Packet, T: Tables<A>>(
     packet: &mut P,
     tables: &T,
-    hop: &NextHop,
+    entry: &Entry<A>,
+    found: u32,
     way: Way,
     outcome: Outcome,
 ) -> Result<Verdict, Stop> {
@@ -179,12 +186,15 @@ pub(crate) fn send<A: Family, P: Packet, T: Tables<A>>(
             let addresses = packet
                 .window::<12>(0)
                 .ok_or(Stop::Drop(Outcome::RewriteFailed))?;
+            // From the entry's memory right into the packet: a copy in between costs a call of `memmove`.
+            let hop = entry.next_hop.get();
             let [d0, d1, d2, d3, d4, d5] = hop.destination_mac;
             let [s0, s1, s2, s3, s4, s5] = hop.source_mac;
             *addresses = [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5];
             (Action::Transmit, hop.device)
         }
-        Way::Hop | Way::Neighbour => (Action::Resolve, hop.device),
+        Way::Hop => (Action::Resolve, entry.next_hop.get().device),
+        Way::Neighbour => (Action::Resolve, found),
     };
     Ok(Verdict {
         outcome,

@@ -36,6 +36,9 @@ pub trait Family: Copy + Eq + Default + 'static {
     /// Whether the address can be the source of a unicast packet from the wire (RFC 1122 3.2.1.3, RFC 4291 2.5, 2.7).
     fn can_be_source(&self) -> bool;
 
+    /// Writes the address into another place. Of a plain assignment LLVM makes, for IPv6, a call of `memmove`: a loop over bytes.
+    fn copy_to(&self, place: &mut Self);
+
     /// Adds the change from `self` to `new` to a checksum difference.
     fn diff(&self, new: &Self, diff: Diff) -> Diff;
 
@@ -89,6 +92,11 @@ impl Family for V4 {
     fn can_be_source(&self) -> bool {
         let first = self[0];
         first != 0 && first != 127 && first < 224
+    }
+
+    #[inline(always)]
+    fn copy_to(&self, place: &mut Self) {
+        *place = *self;
     }
 
     #[inline(always)]
@@ -178,6 +186,14 @@ impl Family for V6 {
     fn can_be_source(&self) -> bool {
         let bits = u128::from_be_bytes(*self);
         self[0] != 0xff && bits > 1
+    }
+
+    #[inline(always)]
+    fn copy_to(&self, place: &mut Self) {
+        let halves = place.as_chunks_mut::<8>().0.iter_mut();
+        for (to, from) in halves.zip(self.as_chunks::<8>().0) {
+            *to = *from;
+        }
     }
 
     #[inline(always)]

@@ -248,12 +248,14 @@ fn fixed<P: Packet>(packet: &mut P, network: usize, into: &mut Headers<V6>) -> R
     into.fragment = Fragment::Whole;
     into.protocol = next;
     into.ttl = hops;
-    into.source = *packet
+    packet
         .window::<16>(network + 8)
-        .ok_or(Outcome::UnknownHeaders)?;
-    into.destination = *packet
+        .ok_or(Outcome::UnknownHeaders)?
+        .copy_to(&mut into.source);
+    packet
         .window::<16>(network + 24)
-        .ok_or(Outcome::UnknownHeaders)?;
+        .ok_or(Outcome::UnknownHeaders)?
+        .copy_to(&mut into.destination);
     Ok(())
 }
 
@@ -291,15 +293,15 @@ fn extension<P: Packet>(packet: &mut P, headers: &mut Headers<V6>) -> Result<(),
 }
 
 impl<A: Family> Headers<A> {
-    /// Writes the tuple of a packet with these addresses and `ports` (source, then destination; network order).
+    /// Writes the tuple of a packet with these addresses and `ports` (source, then destination; network order). The key's padding is
+    /// zero from the beginning, and nobody changes it.
     #[inline(always)]
     pub fn tuple(&self, [s0, s1, d0, d1]: [u8; 4], key: &mut FlowKey<A>) {
-        key.source = self.source;
-        key.destination = self.destination;
+        self.source.copy_to(&mut key.source);
+        self.destination.copy_to(&mut key.destination);
         key.source_port = [s0, s1];
         key.destination_port = [d0, d1];
         key.protocol = self.protocol;
-        key.pad = [0; 3];
     }
 
     /// Writes the key under which the ports of a fragmented datagram are remembered.
