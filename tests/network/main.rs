@@ -17,6 +17,7 @@ mod odd;
 mod paths;
 mod redirect;
 mod restart;
+mod surface;
 mod udp;
 mod untouched;
 mod whole;
