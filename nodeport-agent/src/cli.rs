@@ -200,6 +200,12 @@ pub struct RunArgs {
     /// What `/proxyMode` answers: some CNIs choose their own rules by it
     #[arg(long, default_value = "ebpf", value_name = "NAME")]
     pub proxy_mode_answer: String,
+    /// Raise the limits of the kernel's conntrack to what KubeProxyConfiguration says, as kube-proxy does
+    #[arg(long)]
+    pub conntrack_sysctls: bool,
+    /// Keep the NodePort range from connections of the host (`net.ipv4.ip_local_reserved_ports`)
+    #[arg(long)]
+    pub reserve_ports: bool,
     /// Level of the log lines of the programs in the kernel: error, warn, info, debug or trace
     #[arg(long, default_value = "off", value_name = "LEVEL")]
     pub datapath_log: DatapathLog,

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod config;
 pub mod datapath;
 pub mod flows;
+pub mod host;
 pub mod maps;
 pub mod model;
 pub mod observe;

@@ -24,6 +24,7 @@ use crate::datapath::{
     Attacher, Config, ControlMap, DatapathError, Loaded, Lock, Pins, TcApi, load, preflight,
 };
 use crate::flows::{Expiry, Lifetimes};
+use crate::host::{self, Asked, Proc};
 use crate::maps::{KernelStore, StoreError};
 use crate::model::node_port_addresses::InvalidNodePortAddresses;
 use crate::model::{NodePortAddresses, snapshot};
@@ -119,6 +120,15 @@ pub fn run(args: &RunArgs, settings: &Settings, file: Option<&ConfigFile>) -> Re
     result
 }
 
+/// What of the host's settings is to be written.
+#[must_use]
+pub fn asked(args: &RunArgs) -> Asked {
+    Asked {
+        conntrack: args.conntrack_sysctls,
+        reserve: args.reserve_ports.then_some(args.service_node_port_range),
+    }
+}
+
 /// Waits until the file changes, and returns its path. Without a file it waits for ever.
 async fn changed(file: Option<&ConfigFile>) -> String {
     match file {
@@ -158,7 +168,9 @@ impl Agent {
             tasks: JoinSet::new(),
         };
         let listener = server::listen(&args.places.run_dir)?;
-        let warnings = preflight::warnings(config.node_ports);
+        let mut warnings = host::prepare(&Proc::default(), settings, asked(args));
+        warnings.extend(host::set_oom_score(&Proc::default(), settings));
+        warnings.extend(preflight::warnings(config.node_ports));
         for warning in &warnings {
             tracing::warn!("{warning}");
         }

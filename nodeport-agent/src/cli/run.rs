@@ -5,10 +5,11 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use super::{CleanArgs, LogArgs, LogFormat, LogLevel, RunArgs, clean, print};
 use crate::config::{ConfigError, ConfigFile, Settings, write_yaml};
+use crate::host::{self, Proc};
 use crate::observe::logging;
 
 /// Runs the agent, or does what a flag asks for instead.
@@ -32,6 +33,13 @@ pub(super) fn run(mut args: RunArgs, log: &LogArgs, file: Option<&ConfigFile>) -
         return clean::clean(&CleanArgs {
             places: args.places.clone(),
         });
+    }
+    if flags.is_set("init-only") {
+        let problems = host::prepare(&Proc::default(), &settings, crate::run::asked(&args));
+        return match problems.as_slice() {
+            [] => Ok(()),
+            problems => bail!("{}", problems.join("; ")),
+        };
     }
     apply(&mut args, &settings);
     Ok(crate::run::run(&args, &settings, file)?)

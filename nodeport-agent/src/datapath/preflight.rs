@@ -101,18 +101,35 @@ pub fn warnings(node_ports: PortRange) -> Vec<String> {
                 .to_owned(),
         );
     }
-    found.extend(port_warnings(node_ports, kernel::local_port_range()));
+    let reserved = kernel::net_setting("ipv4/ip_local_reserved_ports").unwrap_or_default();
+    found.extend(port_warnings(
+        node_ports,
+        kernel::local_port_range(),
+        &reserved,
+    ));
     found
 }
 
+/// Whether a list of reserved ports has this range as a part.
+fn is_reserved(list: &str, range: PortRange) -> bool {
+    let mut ranges = list
+        .split(',')
+        .filter_map(|part| part.trim().parse::<PortRange>().ok());
+    ranges.any(|one| one.first <= range.first && range.last <= one.last)
+}
+
 /// Overlaps of port ranges (behaviours 18.3, edge-cases A5, J2).
-fn port_warnings(node_ports: PortRange, local: Option<PortRange>) -> Vec<String> {
+fn port_warnings(node_ports: PortRange, local: Option<PortRange>, reserved: &str) -> Vec<String> {
     let mut found = Vec::new();
     let taken: Vec<PortRange> = [Some(node_ports), local].into_iter().flatten().collect();
-    if let Some(local) = local.filter(|local| ports::overlap(*local, node_ports)) {
+    // The host's own sockets do not take what is reserved.
+    let free = |local: &PortRange| {
+        ports::overlap(*local, node_ports) && !is_reserved(reserved, node_ports)
+    };
+    if let Some(local) = local.filter(free) {
         found.push(format!(
             "the NodePort range {node_ports} overlaps net.ipv4.ip_local_port_range {local}: connections of this host may take the number of a NodePort; \
-             move the one or the other, or reserve the NodePorts (net.ipv4.ip_local_reserved_ports={node_ports})"
+             move the one or the other, or reserve the NodePorts (--reserve-ports, or net.ipv4.ip_local_reserved_ports={node_ports})"
         ));
     }
     if ports::snat_segments(&taken)[0].count == 0 {
@@ -181,11 +198,19 @@ mod tests {
     }
 
     #[test]
+    fn a_reserved_range_is_found_in_the_list() {
+        assert!(is_reserved("8080,30000-32767", NODE_PORTS));
+        assert!(is_reserved("20000-40000", NODE_PORTS));
+        assert!(!is_reserved("", NODE_PORTS) && !is_reserved("30000-30010,32767", NODE_PORTS));
+    }
+
+    #[test]
     fn overlapping_ports_are_warned_of() {
         let local = |first, last| Some(PortRange { first, last });
-        assert!(port_warnings(NODE_PORTS, local(32768, 60999)).is_empty());
-        assert!(port_warnings(NODE_PORTS, None).is_empty());
-        assert_eq!(port_warnings(NODE_PORTS, local(32000, 60999)).len(), 1);
-        assert_eq!(port_warnings(NODE_PORTS, local(1024, 65535)).len(), 2);
+        assert!(port_warnings(NODE_PORTS, local(32768, 60999), "").is_empty());
+        assert!(port_warnings(NODE_PORTS, None, "").is_empty());
+        assert_eq!(port_warnings(NODE_PORTS, local(32000, 60999), "").len(), 1);
+        assert!(port_warnings(NODE_PORTS, local(32000, 60999), "1,30000-32767").is_empty());
+        assert_eq!(port_warnings(NODE_PORTS, local(1024, 65535), "").len(), 2);
     }
 }
