@@ -77,6 +77,9 @@ pub mod maps {
     pub const FRAGMENTS4: &str = "FRAGMENTS4";
     /// See [`FRAGMENTS4`].
     pub const FRAGMENTS6: &str = "FRAGMENTS6";
+    /// Array of two rows of 65,536 bytes: 1 for each hash of an address (row 0) and each port (row 1) that was the destination of
+    /// packets of a flow. Never unset: a packet to another destination has no flow.
+    pub const DESTINATIONS: &str = "DESTINATIONS";
     /// Array of u32: where the search for a free source port starts, by hash of the backend.
     pub const SNAT_CURSORS: &str = "SNAT_CURSORS";
     /// Per-CPU array of one [`TokenBucket`](crate::TokenBucket): the budget of ICMP errors that we originate.

@@ -73,7 +73,8 @@ outcomes! {
     FragmentUnknown, fragment_unknown;
     /// XDP cannot finish this packet; the TC program behind it does.
     LeftToTc, left_to_tc;
-    /// Matches a flow that is translated when it leaves the host's stack; goes on unmodified until then.
+    /// Matches a flow that is translated when it leaves the host's stack; goes on unmodified until then. Uplinks do not
+    /// look for such flows.
     AwaitsEgress, awaits_egress;
     /// Translated towards a backend on this node; the host's stack delivers it.
     ToLocalBackend, to_local_backend;

@@ -35,6 +35,13 @@ pub fn cursor_bucket<A: Family>(address: &A, port: [u8; 2]) -> u32 {
         & (nodeport_common::SNAT_CURSORS_LEN - 1)
 }
 
+/// The place of an address among 65,536, where many may share one.
+#[must_use]
+#[inline(always)]
+pub fn place<A: Family>(address: &A) -> u16 {
+    (finish(address.mix(0, mix)) >> 16) as u16
+}
+
 /// One step of a multiply-and-shift hash with the golden ratio as multiplier.
 #[inline(always)]
 fn mix(hash: u64, word: u32) -> u64 {

@@ -190,6 +190,11 @@ pub trait Tables<A: Copy> {
     fn backend(&self, slot: u32) -> Option<&Backend<A>>;
     /// Whether an existing UDP flow may keep this endpoint.
     fn serves(&self, key: &ServingKey<A>) -> bool;
+    /// Whether packets to this destination may have a flow: [`Tables::note_destination`] was called for it once, or for others that
+    /// together look like it. Cheaper than a lookup.
+    fn may_have_flows(&self, key: &FlowKey<A>) -> bool;
+    /// Notes, for ever, that packets to this destination may have a flow.
+    fn note_destination(&self, key: &FlowKey<A>);
     /// An established flow's entry.
     fn flow(&self, key: &FlowKey<A>) -> Option<&Entry<A>>;
     /// A pending flow's entry.

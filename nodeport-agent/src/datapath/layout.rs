@@ -31,6 +31,7 @@ pub const PINNED: &[&str] = &[
     maps::PENDING6,
     maps::FRAGMENTS4,
     maps::FRAGMENTS6,
+    maps::DESTINATIONS,
     maps::SNAT_CURSORS,
     maps::REJECTS,
     maps::OUTCOMES,

@@ -1,5 +1,7 @@
 //! The maps. Their keys and values are nodeport-common's; sizes here are defaults that the agent may raise before loading.
 
+use core::cell::Cell;
+
 use aya_ebpf::bindings::bpf_fib_lookup;
 use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
@@ -30,6 +32,11 @@ pub(crate) static CONTROL: Array<Control, 1> = Array::new();
 pub(crate) static DEVICES: HashMap<u32, Device, 4096, ON_DEMAND> = HashMap::new();
 #[btf_map]
 pub(crate) static SNAT_CURSORS: Array<u32, { SNAT_CURSORS_LEN as usize }> = Array::new();
+/// Rows of [`DESTINATIONS`].
+pub(crate) const ADDRESS_ROW: u32 = 0;
+pub(crate) const PORT_ROW: u32 = 1;
+#[btf_map]
+pub(crate) static DESTINATIONS: Array<[Cell<u8>; 65536], 2> = Array::new();
 #[btf_map]
 pub(crate) static REJECTS: PerCpuArray<TokenBucket, 1> = PerCpuArray::new();
 #[btf_map]

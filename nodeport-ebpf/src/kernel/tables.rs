@@ -12,12 +12,14 @@ use nodeport_common::{
     Backend, Control, Device, FlowKey, FragmentKey, FragmentPorts, Frontend, FrontendKey, Hook,
     NextHop, ServingKey, control_flags, device_flags, protocol,
 };
-use nodeport_ebpf::originate;
 use nodeport_ebpf::tables::{Entry, InsertError, Route, RouteQuery, RouteStatus, Tables};
+use nodeport_ebpf::{originate, select};
 
 use super::devices::known;
 use super::family::KernelFamily;
-use super::maps::{CONTROL, DEVICES, FIB, REJECTS, SNAT_CURSORS};
+use super::maps::{
+    ADDRESS_ROW, CONTROL, DESTINATIONS, DEVICES, FIB, PORT_ROW, REJECTS, SNAT_CURSORS,
+};
 
 const _: () = assert!(BPF_F_NO_PREALLOC == 1);
 
@@ -134,6 +136,31 @@ impl<A: KernelFamily, H: AtHook> Tables<A> for KernelTables<H> {
     #[inline(always)]
     fn serves(&self, key: &ServingKey<A>) -> bool {
         A::serving().get_ptr(key).is_some()
+    }
+
+    #[inline(always)]
+    fn may_have_flows(&self, key: &FlowKey<A>) -> bool {
+        let is_noted = |row, place: u16| {
+            let row = DESTINATIONS.get(row).map(|row| row.get(usize::from(place)));
+            row.flatten().is_none_or(|byte| byte.get() != 0)
+        };
+        is_noted(ADDRESS_ROW, select::place(&key.destination))
+            && is_noted(PORT_ROW, u16::from_be_bytes(key.destination_port))
+    }
+
+    #[inline(always)]
+    fn note_destination(&self, key: &FlowKey<A>) {
+        // A byte for each, because two CPUs that set bits of one word may lose one.
+        let note = |row, place: u16| {
+            if let Some(row) = DESTINATIONS.get(row)
+                && let Some(byte) = row.get(usize::from(place))
+                && byte.get() == 0
+            {
+                byte.set(1);
+            }
+        };
+        note(ADDRESS_ROW, select::place(&key.destination));
+        note(PORT_ROW, u16::from_be_bytes(key.destination_port));
     }
 
     #[inline(always)]

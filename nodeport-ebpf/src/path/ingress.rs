@@ -2,14 +2,15 @@
 //!
 //! 1. Parse. What is not plain IP to us goes on unmodified, with an outcome that says why.
 //! 2. ICMP errors about our flows are translated with what they quote.
-//! 3. An established flow: one lookup, rewrite, next hop, done.
-//! 4. A pending flow: the same; its third leg moves it to the established table.
-//! 5. Neither: is the destination a front end? Then a flow is opened.
+//! 3. A destination that no flow ever had and that is no front end: the packet goes on untouched, after one lookup.
+//! 4. An established flow: one lookup, rewrite, next hop, done.
+//! 5. A pending flow: the same; its third leg moves it to the established table.
+//! 6. Neither: is the destination a front end? Then a flow is opened.
 //!
 //! The lookup of flows comes before that of front ends, so that a reply to a translated packet can never be taken for a request
-//! (edge-cases A4). XDP runs the same code and leaves to TC whatever it cannot finish.
+//! (edge-cases A4); step 3 comes to the same, because there is neither. XDP runs the same code and leaves to TC whatever it cannot finish.
 
-use nodeport_common::{Hook, Outcome, protocol};
+use nodeport_common::{Hook, Outcome, device_flags, protocol};
 
 use super::{Stop, Verdict, conclude, known, opening};
 use crate::nat::icmp;
@@ -64,6 +65,13 @@ fn known_flow<'t, A: Family, T: Tables<A>>(
     scratch: &mut Scratch<A>,
 ) -> Result<Option<&'t Entry<A>>, Stop> {
     let key = &scratch.segment.key;
+    // Most packets of a node are none of ours. They come by uplinks; elsewhere, replies that await egress are told from them.
+    if tables.device().flags & device_flags::UPLINK != 0
+        && !tables.may_have_flows(key)
+        && opening::find(tables, key, &mut scratch.frontend).is_none()
+    {
+        return Err(Outcome::Untouched.into());
+    }
     let established = tables.flow(key);
     let Some(entry) = established.or_else(|| tables.pending(key)) else {
         return Ok(None);

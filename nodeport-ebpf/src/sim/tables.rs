@@ -72,6 +72,10 @@ pub struct FamilyTables<A: SimFamily> {
     pub serving: BTreeSet<ServingKey<A>>,
     /// `FLOWS`.
     pub flows: Map<FlowKey<A>, Entry<A>>,
+    /// `DESTINATIONS`: addresses, without those that share a place with them.
+    pub addresses_noted: RefCell<BTreeSet<A>>,
+    /// `DESTINATIONS`: ports, network order.
+    pub ports_noted: RefCell<BTreeSet<[u8; 2]>>,
     /// `PENDING`.
     pub pending: Map<FlowKey<A>, Entry<A>>,
     /// `FRAGMENTS`.
@@ -92,6 +96,8 @@ impl<A: SimFamily> Default for FamilyTables<A> {
             backends: Vec::new(),
             serving: BTreeSet::new(),
             flows: Map::hash(262_144),
+            addresses_noted: RefCell::default(),
+            ports_noted: RefCell::default(),
             pending: Map::lru(65536),
             fragments: Map::lru(8192),
             routes: Vec::new(),
@@ -173,6 +179,21 @@ impl<A: SimFamily, const HOOK: usize> Tables<A> for View<'_, A, HOOK> {
 
     fn serves(&self, key: &ServingKey<A>) -> bool {
         self.tables.serving.contains(key)
+    }
+
+    fn may_have_flows(&self, key: &FlowKey<A>) -> bool {
+        let addresses = self.tables.addresses_noted.borrow();
+        let ports = self.tables.ports_noted.borrow();
+        addresses.contains(&key.destination) && ports.contains(&key.destination_port)
+    }
+
+    fn note_destination(&self, key: &FlowKey<A>) {
+        let (mut addresses, mut ports) = (
+            self.tables.addresses_noted.borrow_mut(),
+            self.tables.ports_noted.borrow_mut(),
+        );
+        addresses.insert(key.destination);
+        ports.insert(key.destination_port);
     }
 
     fn flow(&self, key: &FlowKey<A>) -> Option<&Entry<A>> {
