@@ -200,6 +200,9 @@ pub struct RunArgs {
     /// What `/proxyMode` answers: some CNIs choose their own rules by it
     #[arg(long, default_value = "ebpf", value_name = "NAME")]
     pub proxy_mode_answer: String,
+    /// Most endpoints with series of their own in `/metrics`; what exceeds them is one series, 0 is none
+    #[arg(long, default_value = "10000", value_name = "N")]
+    pub metrics_backends_max: usize,
     /// Raise the limits of the kernel's conntrack to what KubeProxyConfiguration says, as kube-proxy does
     #[arg(long)]
     pub conntrack_sysctls: bool,

@@ -23,7 +23,7 @@ use crate::datapath::devices::{Cover, Criteria, DeviceTable, Follower, Observed,
 use crate::datapath::{
     Attacher, Config, ControlMap, DatapathError, Loaded, Lock, Pins, TcApi, load, preflight,
 };
-use crate::flows::{Expiry, Lifetimes};
+use crate::flows::{Expiry, Lifetimes, Tally};
 use crate::host::{self, Asked, Proc};
 use crate::maps::{KernelStore, StoreError};
 use crate::model::node_port_addresses::InvalidNodePortAddresses;
@@ -184,7 +184,7 @@ impl Agent {
         let kernel = agent.load(config).await?;
         shared.opened(kernel.store.clone());
         let criteria = agent.follow_devices(args, config, &kernel, seen)?;
-        agent.expire_flows(&kernel, settings.lifetimes(), &shared)?;
+        agent.expire_flows(&kernel, settings.lifetimes(), surface.tally(), &shared)?;
         let sync = Sync {
             manifests: Manifests::follow(args.objects.manifests.clone(), Timing::default())?,
             observed,
@@ -256,6 +256,7 @@ impl Agent {
         &mut self,
         kernel: &Kernel,
         lifetimes: Lifetimes,
+        tally: Arc<Mutex<Tally>>,
         shared: &Arc<Shared>,
     ) -> Result<(), RunError> {
         let shared = Arc::clone(shared);
@@ -263,7 +264,9 @@ impl Agent {
         let loaded = Arc::clone(&kernel.loaded);
         let hz = kernel.control.get().hz;
         let hops = Arc::clone(&kernel.hops);
-        let expiry = Expiry::new(kernel.store.clone(), loaded, hz, hops, tell)?.living(lifetimes);
+        let expiry = Expiry::new(kernel.store.clone(), loaded, hz, hops, tell)?
+            .living(lifetimes)
+            .tallying(tally);
         self.spawn("flows", expiry.run());
         Ok(())
     }

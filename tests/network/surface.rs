@@ -180,6 +180,23 @@ fn metrics_are_the_nodes_own_and_follow_the_traffic() {
     world.http(&world.lab.client, world.node_port("n1", Family::V4, PORT));
     let counted = "nodeport_packets_total{hook=\"tc_ingress\",outcome=\"to_local_backend\"}";
     assert!(of("/metrics").contains(counted), "{}", of("/metrics"));
+    // Walks over the tables of flows sum up who got what, in both directions.
+    let pod = world.lab.pod("n1-p1").address(Family::V4);
+    let series = |direction: &str| {
+        format!(
+            "nodeport_backend_packets_total{{backend=\"{pod}:{HTTP_PORT}\",direction=\"{direction}\",namespace=\"test\",port=\"tcp-{PORT}\",protocol=\"TCP\",service=\"balanced\"}} "
+        )
+    };
+    let end = Instant::now() + Duration::from_mins(2);
+    loop {
+        world.http(&world.lab.client, world.node_port("n1", Family::V4, PORT));
+        let now = of("/metrics");
+        if ["in", "out"].iter().all(|way| now.contains(&series(way))) {
+            break;
+        }
+        assert!(Instant::now() < end, "{now}");
+        std::thread::sleep(Duration::from_secs(1));
+    }
     assert!(of("/healthz").ends_with("\n\nok"));
     assert!(of("/proxyMode").ends_with("\n\nebpf"));
     assert!(

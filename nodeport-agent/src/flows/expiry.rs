@@ -13,6 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::pass::{Walked, Walker};
 use super::table::Watched;
+use super::tally::Tally;
 use super::verdict::{Lifetimes, Now, Table};
 use crate::datapath::devices::UsedHops;
 use crate::datapath::{DatapathError, Loaded, chain};
@@ -64,6 +65,9 @@ pub struct Expiry {
     refused: u64,
     hops: Arc<UsedHops>,
     tell: Tell,
+    tally: Arc<Mutex<Tally>>,
+    /// What the time of the tally is measured from.
+    start: Instant,
 }
 
 impl Expiry {
@@ -93,9 +97,17 @@ impl Expiry {
             refused: 0,
             hops,
             tell,
+            tally: Arc::new(Mutex::new(Tally::new(0))),
+            start: Instant::now(),
         };
         this.refused = this.refused_now();
         Ok(this)
+    }
+
+    /// Shows every entry to a tally.
+    #[must_use]
+    pub fn tallying(self, tally: Arc<Mutex<Tally>>) -> Self {
+        Self { tally, ..self }
     }
 
     /// With other lifetimes than the usual ones.
@@ -154,6 +166,8 @@ impl Expiry {
             lifetimes,
             hops: &self.hops,
             tell: &mut self.tell,
+            tally: &self.tally,
+            now_secs: self.start.elapsed().as_secs(),
         };
         if due.established || due.pressure {
             walking.walk(&mut self.established.0);
@@ -163,6 +177,8 @@ impl Expiry {
             walking.walk(&mut self.pending.0);
             walking.walk(&mut self.pending.1);
         }
+        let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        tally.forget(self.start.elapsed().as_secs());
     }
 
     /// Whether flows were refused since the last question.
@@ -213,6 +229,8 @@ struct Walking<'a> {
     lifetimes: Lifetimes,
     hops: &'a UsedHops,
     tell: &'a mut Tell,
+    tally: &'a Mutex<Tally>,
+    now_secs: u64,
 }
 
 impl Walking<'_> {
@@ -224,7 +242,7 @@ impl Walking<'_> {
         let mut now = || self.clock.now();
         let mut pause = || thread::sleep(PAUSE);
         let table = match now() {
-            Ok(now) => Watched::new(&path.map, now),
+            Ok(now) => Watched::new(&path.map, now, self.tally, self.now_secs),
             Err(error) => {
                 tracing::error!(error = %chain(&error), "flows cannot be expired");
                 return;

@@ -4,8 +4,10 @@ pub mod expiry;
 pub mod pair;
 pub mod pass;
 mod table;
+pub mod tally;
 pub mod verdict;
 
 pub use expiry::{Expiry, ExpiryError};
 pub use pass::{FlowTable, Walked, Walker};
+pub use tally::Tally;
 pub use verdict::{Lifetimes, Now, Table, Verdict};

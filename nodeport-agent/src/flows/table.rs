@@ -1,14 +1,16 @@
 //! The tables of flows in the kernel, as a walk needs them.
 //!
-//! Owns reading and writing single entries, and notes on the way which next hops are in use. Refuses to judge flows.
+//! Owns reading and writing single entries, and notes on the way which next hops are in use and what is to be summed up. Refuses to judge flows.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::ops::ControlFlow;
+use std::sync::{Mutex, PoisonError};
 
 use nodeport_common::{Flow, FlowKey, flow_flags};
 
 use super::pass::{Entries, FlowTable};
+use super::tally::Tally;
 use super::verdict::Now;
 use crate::datapath::devices::Hop;
 use crate::maps::{IpBytes, KernelMap, Map, StoreError};
@@ -21,15 +23,24 @@ pub(super) struct Watched<'a, M> {
     map: &'a KernelMap<M>,
     now: Now,
     hops: RefCell<HashSet<Hop>>,
+    tally: &'a Mutex<Tally>,
+    now_secs: u64,
 }
 
 impl<'a, M> Watched<'a, M> {
     /// Watches a table, from this moment.
-    pub(super) fn new(map: &'a KernelMap<M>, now: Now) -> Self {
+    pub(super) fn new(
+        map: &'a KernelMap<M>,
+        now: Now,
+        tally: &'a Mutex<Tally>,
+        now_secs: u64,
+    ) -> Self {
         Self {
             map,
             now,
             hops: RefCell::default(),
+            tally,
+            now_secs,
         }
     }
 
@@ -63,6 +74,11 @@ where
         self.map.scan(&mut |entries| {
             let hops = entries.iter().filter_map(|(_, flow)| hop(flow, self.now));
             self.hops.borrow_mut().extend(hops);
+            let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+            for (key, flow) in entries {
+                tally.see(key, flow, self.now_secs);
+            }
+            drop(tally);
             visit(entries)
         })
     }

@@ -3,20 +3,25 @@
 //! Owns the way from an update to what others may ask. Refuses to know the forms of answers. Invariant: a server that cannot listen
 //! stops nothing, unless the operator wants it so.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use nodeport_common::protocol;
 use tokio::sync::watch;
 
 use super::shared::Shared;
 use super::{Agent, RunError};
 use crate::cli::RunArgs;
 use crate::config::Settings;
+use crate::flows::Tally;
+use crate::flows::tally::FrontendOf;
 use crate::model::Snapshot;
-use crate::model::desired::{Desired, Family, FrontendKind, IfEmpty, Listen, ServicePortName};
+use crate::model::desired::{
+    Desired, Family, FrontendId, FrontendKind, IfEmpty, Listen, Protocol, ServicePortName,
+};
 use crate::model::health_check::health_checks;
 use crate::observe::health::{ProxyHealth, moment};
 use crate::observe::http::{self, Answers};
@@ -30,9 +35,41 @@ pub(super) struct Surface {
     health: Arc<ProxyHealth>,
     metrics: Arc<Metrics>,
     checks: watch::Sender<Wanted>,
+    tally: Arc<Mutex<Tally>>,
+    /// The front ends that the tally has names of.
+    named: Mutex<BTreeMap<FrontendId, ServicePortName>>,
 }
 
 impl Surface {
+    /// Where packets of Services are summed up.
+    pub(super) fn tally(&self) -> Arc<Mutex<Tally>> {
+        Arc::clone(&self.tally)
+    }
+
+    /// Tells the tally which front end belongs to whom. Changes of endpoints alone change nothing of that.
+    fn name(&self, desired: &Desired) {
+        fn pairs(desired: &Desired) -> impl Iterator<Item = (&FrontendId, &ServicePortName)> {
+            (desired.frontends.iter()).map(|(id, one)| (id, &one.service_port))
+        }
+        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        if pairs(desired).eq(named.iter()) {
+            return;
+        }
+        *named = pairs(desired)
+            .map(|(id, name)| (*id, name.clone()))
+            .collect();
+        let mut shared: HashMap<&ServicePortName, Arc<ServicePortName>> = HashMap::new();
+        let names = pairs(desired).map(|(id, name)| {
+            let name = shared.entry(name).or_insert_with(|| Arc::new(name.clone()));
+            (frontend_of(*id), Arc::clone(name))
+        });
+        let names = names.collect();
+        self.tally
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .set_names(names);
+    }
+
     /// Something is to be written.
     pub(super) fn queued(&self) {
         self.health.queued(Instant::now());
@@ -49,6 +86,7 @@ impl Surface {
         full: bool,
     ) {
         self.metrics.synced(took, full);
+        self.name(desired);
         for family in Family::ALL {
             if !report
                 .failed
@@ -71,6 +109,21 @@ impl Surface {
             changed
         });
     }
+}
+
+/// A front end as flows have it.
+fn frontend_of(id: FrontendId) -> FrontendOf {
+    let address = match id.listen {
+        Listen::Address(address) => address,
+        Listen::Node(Family::V4) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        Listen::Node(Family::V6) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    let protocol = match id.protocol {
+        Protocol::Tcp => protocol::TCP,
+        Protocol::Udp => protocol::UDP,
+        Protocol::Sctp => protocol::SCTP,
+    };
+    (address, id.port, protocol)
 }
 
 /// Whether a map is one of a family; one without a family concerns both.
@@ -148,6 +201,9 @@ impl Agent {
             Arc::clone(&health),
             Arc::clone(shared),
         );
+        let tally = Arc::new(Mutex::new(Tally::new(args.metrics_backends_max)));
+        let summed = Arc::clone(&tally);
+        let sums = move || summed.lock().unwrap_or_else(PoisonError::into_inner).sums();
         let shown = Shown {
             configz: serde_json::to_string(&settings.kube_proxy).unwrap_or_default(),
             flags: flags(args),
@@ -155,7 +211,7 @@ impl Agent {
             started: SystemTime::now(),
             metrics: Arc::new(move |path| match path {
                 "/metrics/slis" => Metrics::slis(judge.is_healthy(Instant::now())),
-                _ => of.answer(&status.status()),
+                _ => of.answer(&status.status(), &sums()),
             }),
         };
         self.serve_at(
@@ -169,6 +225,8 @@ impl Agent {
             health,
             metrics,
             checks,
+            tally,
+            named: Mutex::default(),
         })
     }
 

@@ -6,6 +6,7 @@
 pub mod catalog;
 mod snapshot;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::core::Collector;
@@ -17,6 +18,7 @@ use prometheus::{
 use super::Status;
 use super::health::name;
 use super::http::Answer;
+use crate::flows::tally::{Sum, Whose};
 use crate::model::desired::Family;
 use catalog::{Metric, Type};
 
@@ -159,9 +161,9 @@ impl Metrics {
 
     /// The answer of `/metrics`.
     #[must_use]
-    pub fn answer(&self, status: &Status) -> Answer {
+    pub fn answer(&self, status: &Status, sums: &BTreeMap<Whose, Sum>) -> Answer {
         let mut families = self.registry.gather();
-        match snapshot::families(status) {
+        match snapshot::families(status, sums) {
             Ok(more) => families.extend(more),
             Err(error) => tracing::error!(%error, "metrics cannot be given"),
         }

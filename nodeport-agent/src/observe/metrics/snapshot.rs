@@ -4,6 +4,8 @@
 //! that went away goes from the metrics too.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 use prometheus::core::Collector as _;
 use prometheus::proto::MetricFamily;
@@ -11,13 +13,18 @@ use prometheus::{IntCounterVec, IntGaugeVec, Opts};
 
 use super::catalog::{self, Metric, Type};
 use crate::datapath::devices::HookState;
+use crate::flows::tally::{Sum, Whose};
+use crate::model::desired::ServicePortName;
 use crate::observe::Status;
 
 /// The series of a status.
 ///
 /// # Errors
 /// A metric of the catalog cannot be made.
-pub(super) fn families(status: &Status) -> Result<Vec<MetricFamily>, prometheus::Error> {
+pub(super) fn families(
+    status: &Status,
+    sums: &BTreeMap<Whose, Sum>,
+) -> Result<Vec<MetricFamily>, prometheus::Error> {
     let mut series = Series::default();
     series.set(&catalog::BUILD, &[&status.version], 1);
     series.set(&catalog::READY, &[], u64::from(status.ready));
@@ -75,7 +82,26 @@ pub(super) fn families(status: &Status) -> Result<Vec<MetricFamily>, prometheus:
         program("tc_ingress", &device.tc_ingress);
         program("tc_egress", &device.tc_egress);
     }
+    for (whose, sum) in sums {
+        endpoint(&mut series, whose.as_ref(), sum);
+    }
     series.families()
+}
+
+/// What was counted of one endpoint, or of all that exceed the cap.
+fn endpoint(series: &mut Series, whose: Option<&(Arc<ServicePortName>, SocketAddr)>, sum: &Sum) {
+    let protocol = whose.map_or_else(String::new, |(name, _)| name.protocol.to_string());
+    let backend = whose.map_or_else(String::new, |(_, backend)| backend.to_string());
+    let (namespace, service, port) = whose.map_or(("", "", ""), |(name, _)| {
+        (&name.namespace, &name.name, &name.port)
+    });
+    let labels = [namespace, service, port, &protocol, &backend];
+    series.set(&catalog::BACKEND_CONNECTIONS, &labels, sum.connections);
+    for (direction, name) in ["in", "out"].into_iter().enumerate() {
+        let labels = [&labels[..], &[name]].concat();
+        series.set(&catalog::BACKEND_PACKETS, &labels, sum.packets[direction]);
+        series.set(&catalog::BACKEND_BYTES, &labels, sum.bytes[direction]);
+    }
 }
 
 /// Values by metric and labels.

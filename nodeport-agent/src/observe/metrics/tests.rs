@@ -10,7 +10,7 @@ use crate::observe::SyncStatus;
 const RECORDED: &str = include_str!("../../../tests/kube-proxy-1.37/metrics.txt");
 
 fn text(metrics: &Metrics, status: &Status) -> String {
-    let answer = metrics.answer(status);
+    let answer = metrics.answer(status, &BTreeMap::new());
     assert_eq!(
         answer.content_type,
         "text/plain; version=0.0.4; charset=utf-8"
@@ -155,4 +155,39 @@ fn answers_of_the_health_server_are_counted_by_status() {
     let given = text(&metrics, &Status::default());
     assert!(given.contains("kubeproxy_proxy_healthz_total{code=\"503\"} 2\n"));
     assert!(given.contains("kubeproxy_proxy_livez_total{code=\"200\"} 1\n"));
+}
+
+#[test]
+fn endpoints_have_names_and_what_exceeds_the_cap_has_none() {
+    let name = crate::model::desired::ServicePortName {
+        namespace: "shop".to_owned(),
+        name: "web".to_owned(),
+        port: "http".to_owned(),
+        protocol: crate::model::desired::Protocol::Tcp,
+    };
+    let sum = Sum {
+        packets: [3, 2],
+        bytes: [300, 2000],
+        connections: 1,
+    };
+    let address = "[fd00::5]:8080".parse().expect("an address");
+    let sums = BTreeMap::from([
+        (None, sum),
+        (Some((std::sync::Arc::new(name), address)), sum),
+    ]);
+    let answer = Metrics::new()
+        .expect("the catalog is right")
+        .answer(&Status::default(), &sums);
+    let given = String::from_utf8(answer.body).expect("text");
+    for line in [
+        "nodeport_backend_packets_total{backend=\"[fd00::5]:8080\",direction=\"in\",namespace=\"shop\",port=\"http\",protocol=\"TCP\",service=\"web\"} 3",
+        "nodeport_backend_bytes_total{backend=\"[fd00::5]:8080\",direction=\"out\",namespace=\"shop\",port=\"http\",protocol=\"TCP\",service=\"web\"} 2000",
+        "nodeport_backend_connections_total{backend=\"[fd00::5]:8080\",namespace=\"shop\",port=\"http\",protocol=\"TCP\",service=\"web\"} 1",
+        "nodeport_backend_connections_total{backend=\"\",namespace=\"\",port=\"\",protocol=\"\",service=\"\"} 1",
+    ] {
+        assert!(
+            given.lines().any(|one| one == line),
+            "{line}\nis not in\n{given}"
+        );
+    }
 }

@@ -1,0 +1,301 @@
+//! Packets, bytes and connections of each Service and each of its endpoints, out of the counters of flows.
+//!
+//! Owns the sums. Refuses to read tables: walks show it what they see. Invariants: a sum only grows while its Service is there; there are
+//! never more sums than the cap, and what exceeds it is counted under one name.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use nodeport_common::{Flow, FlowKey, flow_flags};
+
+use crate::maps::IpBytes;
+use crate::model::desired::ServicePortName;
+use crate::plan::socket_address;
+
+/// How long a flow that is not seen any more is remembered, in seconds: longer than the time between two walks of its table.
+const FORGET_SECS: u64 = 65;
+/// Most entries that are remembered. More of them are not counted until others end.
+const REMEMBERED: usize = 1 << 20;
+
+/// A front end of a flow: address (unspecified for a NodePort), port and IANA protocol number.
+pub type FrontendOf = (IpAddr, u16, u8);
+
+/// Whose packets are counted: a service port, and one of its endpoints; `None` is all that exceeds the cap.
+pub type Whose = Option<(Arc<ServicePortName>, SocketAddr)>;
+
+/// What was counted of an endpoint, since the agent started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sum {
+    /// Packets from clients to it, and back.
+    pub packets: [u64; 2],
+    /// Bytes from clients to it, and back, from the network header on.
+    pub bytes: [u64; 2],
+    /// Connections (for UDP: flows) that began.
+    pub connections: u64,
+}
+
+/// The tuple of an entry, whatever its family.
+type Tuple = (SocketAddr, SocketAddr, u8);
+
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    packets: u64,
+    bytes: u64,
+    at_secs: u64,
+}
+
+/// The sums.
+#[derive(Debug)]
+pub struct Tally {
+    cap: usize,
+    names: HashMap<FrontendOf, Arc<ServicePortName>>,
+    seen: HashMap<Tuple, Seen>,
+    sums: BTreeMap<Whose, Sum>,
+    /// Flows of an earlier agent are not new: of what the first walks see, only what comes on top counts.
+    counting_since_secs: Option<u64>,
+}
+
+impl Tally {
+    /// At most `cap` endpoints have sums of their own; with 0 nothing is counted.
+    #[must_use]
+    pub fn new(cap: usize) -> Self {
+        Self {
+            cap,
+            names: HashMap::new(),
+            seen: HashMap::new(),
+            sums: BTreeMap::new(),
+            counting_since_secs: None,
+        }
+    }
+
+    /// Which service port each front end belongs to, from now on. Sums of service ports that are gone go.
+    pub fn set_names(&mut self, names: HashMap<FrontendOf, Arc<ServicePortName>>) {
+        let known: HashSet<&ServicePortName> = names.values().map(|name| &**name).collect();
+        self.sums.retain(|whose, _| {
+            whose
+                .as_ref()
+                .is_none_or(|(name, _)| known.contains(&**name))
+        });
+        self.names = names;
+    }
+
+    /// A walk saw an entry.
+    pub fn see<A: IpBytes>(&mut self, key: &FlowKey<A>, flow: &Flow<A>, now_secs: u64) {
+        if self.cap == 0 {
+            return;
+        }
+        let since = *self.counting_since_secs.get_or_insert(now_secs);
+        let source = socket_address(key.source, key.source_port);
+        let destination = socket_address(key.destination, key.destination_port);
+        let tuple = (source, destination, key.protocol);
+        if self.seen.len() >= REMEMBERED && !self.seen.contains_key(&tuple) {
+            return;
+        }
+        let is = Seen {
+            packets: flow.packets,
+            bytes: flow.bytes,
+            at_secs: now_secs,
+        };
+        let was = self.seen.insert(tuple, is);
+        // Counters that went down belong to another connection between the same two ends.
+        let was = was.filter(|was| was.packets <= is.packets && was.bytes <= is.bytes);
+        let before_us = was.is_none() && now_secs < since + FORGET_SECS / 2;
+        if before_us {
+            return;
+        }
+        let reply = flow.flags & flow_flags::REPLY != 0;
+        let (frontend, backend) = if reply {
+            (socket_address(flow.source, flow.source_port), source)
+        } else {
+            (
+                destination,
+                socket_address(flow.destination, flow.destination_port),
+            )
+        };
+        let node_port = flow.flags & flow_flags::NODE_PORT != 0;
+        let Some(name) = self.name(frontend, key.protocol, node_port) else {
+            return;
+        };
+        let sum = self.sum(name, backend);
+        let direction = usize::from(reply);
+        let (packets, bytes) = was.map_or((0, 0), |was| (was.packets, was.bytes));
+        sum.packets[direction] += is.packets - packets;
+        sum.bytes[direction] += is.bytes - bytes;
+        sum.connections += u64::from(was.is_none() && !reply);
+    }
+
+    fn name(
+        &self,
+        frontend: SocketAddr,
+        protocol: u8,
+        node_port: bool,
+    ) -> Option<Arc<ServicePortName>> {
+        let any: IpAddr = if frontend.is_ipv4() {
+            std::net::Ipv4Addr::UNSPECIFIED.into()
+        } else {
+            std::net::Ipv6Addr::UNSPECIFIED.into()
+        };
+        let address = if node_port { any } else { frontend.ip() };
+        self.names
+            .get(&(address, frontend.port(), protocol))
+            .cloned()
+    }
+
+    fn sum(&mut self, name: Arc<ServicePortName>, backend: SocketAddr) -> &mut Sum {
+        let whose = Some((name, backend));
+        let has_room = self.sums.len() < self.cap || self.sums.contains_key(&whose);
+        self.sums
+            .entry(if has_room { whose } else { None })
+            .or_default()
+    }
+
+    /// A walk ended: flows that were not seen for long are forgotten.
+    pub fn forget(&mut self, now_secs: u64) {
+        self.seen
+            .retain(|_, seen| seen.at_secs + FORGET_SECS > now_secs);
+    }
+
+    /// The sums of the moment.
+    #[must_use]
+    pub fn sums(&self) -> BTreeMap<Whose, Sum> {
+        self.sums.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nodeport_common::{NextHop, V4, protocol};
+
+    fn web() -> Arc<ServicePortName> {
+        Arc::new(ServicePortName {
+            namespace: "shop".to_owned(),
+            name: "web".to_owned(),
+            port: "http".to_owned(),
+            protocol: crate::model::desired::Protocol::Tcp,
+        })
+    }
+
+    fn pair(client_port: u16, backend: u8, packets: u64) -> [(FlowKey<V4>, Flow<V4>); 2] {
+        let key = FlowKey {
+            source: [198, 51, 100, 7],
+            destination: [192, 0, 2, 1],
+            source_port: client_port.to_be_bytes(),
+            destination_port: 30080_u16.to_be_bytes(),
+            protocol: protocol::TCP,
+            pad: [0; 3],
+        };
+        let forward = Flow {
+            packets,
+            bytes: packets * 100,
+            last_seen: 0,
+            endpoint_generation: 1,
+            flags: flow_flags::NODE_PORT,
+            tcp: 0,
+            source_port: client_port.to_be_bytes(),
+            destination_port: 8080_u16.to_be_bytes(),
+            pad: [0; 2],
+            source: [192, 0, 2, 1],
+            destination: [10, 244, 2, backend],
+            next_hop: NextHop::default(),
+        };
+        let reply_key = forward.pair(protocol::TCP);
+        let reply = Flow {
+            packets: packets / 2,
+            bytes: packets * 1000,
+            flags: flow_flags::NODE_PORT | flow_flags::REPLY,
+            source: key.destination,
+            destination: key.source,
+            source_port: key.destination_port,
+            destination_port: key.source_port,
+            ..forward
+        };
+        [(key, forward), (reply_key, reply)]
+    }
+
+    fn tally(cap: usize) -> Tally {
+        let mut tally = Tally::new(cap);
+        let any = IpAddr::from([0, 0, 0, 0]);
+        tally.set_names(HashMap::from([((any, 30080, protocol::TCP), web())]));
+        tally
+    }
+
+    fn walk(tally: &mut Tally, flows: &[[(FlowKey<V4>, Flow<V4>); 2]], at: u64) {
+        for (key, flow) in flows.iter().flatten() {
+            tally.see(key, flow, at);
+        }
+        tally.forget(at);
+    }
+
+    fn of(tally: &Tally, backend: u8) -> Sum {
+        let address = SocketAddr::from(([10, 244, 2, backend], 8080));
+        let whose = Some((web(), address));
+        tally.sums().get(&whose).copied().unwrap_or_default()
+    }
+
+    #[test]
+    fn flows_of_an_earlier_agent_count_from_now_on_and_new_ones_as_a_whole() {
+        let mut tally = tally(10);
+        walk(&mut tally, &[pair(1, 5, 100)], 1000);
+        assert_eq!(of(&tally, 5), Sum::default());
+        walk(&mut tally, &[pair(1, 5, 104), pair(2, 5, 10)], 1040);
+        let sum = Sum {
+            packets: [14, 7],
+            bytes: [1400, 14000],
+            connections: 1,
+        };
+        assert_eq!(of(&tally, 5), sum);
+        walk(&mut tally, &[pair(1, 5, 104), pair(2, 5, 10)], 1050);
+        assert_eq!(of(&tally, 5), sum, "nothing new");
+    }
+
+    #[test]
+    fn counters_that_went_down_are_another_connections() {
+        let mut tally = tally(10);
+        walk(&mut tally, &[pair(1, 5, 100)], 1000);
+        walk(&mut tally, &[pair(1, 5, 4)], 1010);
+        // So soon after the start it cannot be told from an earlier agent's.
+        assert_eq!(of(&tally, 5).connections, 0);
+        walk(&mut tally, &[pair(1, 5, 2)], 1040);
+        assert_eq!(
+            of(&tally, 5),
+            Sum {
+                packets: [2, 1],
+                bytes: [200, 2000],
+                connections: 1
+            }
+        );
+    }
+
+    #[test]
+    fn beyond_the_cap_everything_is_counted_under_one_name() {
+        let mut tally = tally(2);
+        walk(&mut tally, &[], 1000);
+        walk(&mut tally, &[pair(9, 9, 1)], 1000);
+        let flows: Vec<_> = (1..=5).map(|n| pair(u16::from(n), n, 10)).collect();
+        walk(&mut tally, &flows, 1050);
+        assert_eq!(tally.sums().len(), 3, "two and the rest");
+        assert_eq!(tally.sums()[&None].connections, 3);
+        let mut off = Tally::new(0);
+        walk(&mut off, &flows, 1);
+        assert!(off.sums().is_empty() && off.seen.is_empty());
+    }
+
+    #[test]
+    fn what_is_gone_is_forgotten() {
+        let mut tally = tally(10);
+        walk(&mut tally, &[pair(9, 9, 1)], 1000);
+        walk(&mut tally, &[pair(1, 5, 10)], 1050);
+        walk(&mut tally, &[], 1050 + FORGET_SECS);
+        assert!(tally.seen.is_empty());
+        assert_eq!(of(&tally, 5).connections, 1, "its sum stays");
+        tally.set_names(HashMap::new());
+        assert!(tally.sums().is_empty(), "until its Service goes");
+        walk(&mut tally, &[pair(2, 5, 10)], 1200);
+        assert!(
+            tally.sums().is_empty(),
+            "a flow without a Service has no name"
+        );
+    }
+}
