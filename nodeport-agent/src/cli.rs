@@ -21,7 +21,10 @@ pub use values::{GoDuration, LogLevel};
 
 use crate::config::{ConfigFile, KubeProxyFlags};
 use crate::datapath::{DatapathLog, PortRange, Sizes, XdpPolicy, chain};
+use crate::model::snapshot::node_name;
 use crate::observe::logging;
+use crate::source::Choice;
+use crate::source::kubernetes::{Access, AccessError};
 
 /// Reads the command line and does what it says. Errors go to standard error, with exit status 1; those of the command line itself
 /// have exit status 2.
@@ -143,20 +146,49 @@ pub enum Output {
 /// Where the objects come from and which of them concern this node.
 #[derive(Clone, Debug, Args)]
 pub struct ObjectArgs {
-    /// Name of this node, as Node objects and endpoints' nodeName have it
+    /// Name of this node, as Node objects and endpoints' nodeName have it; by default the host's name
     #[arg(
         long,
         alias = "hostname-override",
         env = "NODE_NAME",
         value_name = "NAME"
     )]
-    pub node_name: String,
-    /// Files and directories of objects (YAML or JSON): Service, EndpointSlice, Node, List
-    #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
+    pub node_name: Option<String>,
+    /// File that says where the API server is and who we are; without it and `--manifests` a Pod's service account is used
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// API servers (https://ADDRESS:PORT), tried in turn, in the place of the one that the kubeconfig or the environment names
+    #[arg(long, value_delimiter = ',', value_name = "URLS")]
+    pub master: Vec<String>,
+    /// Files and directories of objects (YAML or JSON) in the place of an API server: Service, EndpointSlice, Node, List
+    #[arg(long, num_args = 1.., conflicts_with_all = ["kubeconfig", "master"], value_name = "PATH")]
     pub manifests: Vec<PathBuf>,
     /// Node addresses on which NodePorts answer: `primary`, or CIDRs; all of them if not given
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     pub nodeport_addresses: Vec<String>,
+}
+
+impl ObjectArgs {
+    /// This node's name; `None` if it has none (behaviours 20.1).
+    #[must_use]
+    pub fn node_name(&self) -> Option<String> {
+        match &self.node_name {
+            Some(given) => node_name(given),
+            None => node_name(&rustix::system::uname().nodename().to_string_lossy()),
+        }
+    }
+
+    /// Where objects come from.
+    ///
+    /// # Errors
+    /// A flag that makes no sense.
+    pub fn source(&self) -> Result<Choice, AccessError> {
+        if self.manifests.is_empty() {
+            let access = Access::new(self.kubeconfig.as_deref(), &self.master)?;
+            return Ok(Choice::Kubernetes(access));
+        }
+        Ok(Choice::Manifests(self.manifests.clone()))
+    }
 }
 
 /// Where this agent keeps its state.
@@ -321,7 +353,7 @@ mod tests {
             "agent run --hostname-override=n1 --manifests a --nodeport-addresses=primary,10.0.0.0/8 --v=4 \
              --iptables-min-sync-period=1s --devices eth0,eth1",
         );
-        assert_eq!(args.objects.node_name, "n1");
+        assert_eq!(args.objects.node_name.as_deref(), Some("n1"));
         assert_eq!(args.objects.nodeport_addresses, ["primary", "10.0.0.0/8"]);
         assert_eq!(args.devices, ["eth0", "eth1"]);
         let given: Vec<&str> = args.kube_proxy.0.keys().copied().collect();
@@ -338,8 +370,9 @@ mod tests {
     fn what_is_missing_or_senseless_is_refused() {
         for line in [
             "agent",
-            "agent run --node-name n1",
-            "agent run --manifests a",
+            "agent run --node-name n1 --manifests a --kubeconfig k",
+            "agent run --node-name n1 --manifests a --master m",
+            "agent run --node-name n1 --manifests",
             "agent run --node-name n1 --manifests a --flows-max 0",
             "agent run --node-name n1 --manifests a --xdp fast",
             "agent run --node-name n1 --manifests a --service-node-port-range 9-8",

@@ -32,7 +32,7 @@ use crate::object::OBJECT;
 use crate::observe::metrics::MetricsError;
 use crate::observe::server::{self, Question, SocketError};
 use crate::reconcile::{Monotonic, Reconciler};
-use crate::source::manifests::{Manifests, ManifestsError, Timing};
+use crate::source::{Source, SourceError};
 use shared::Shared;
 use sync::Sync;
 
@@ -50,7 +50,7 @@ pub enum RunError {
     Store(#[from] StoreError),
     /// The objects.
     #[error(transparent)]
-    Manifests(#[from] ManifestsError),
+    Source(#[from] SourceError),
     /// A flag.
     #[error(transparent)]
     NodePortAddresses(#[from] InvalidNodePortAddresses),
@@ -68,7 +68,7 @@ pub enum RunError {
     #[error("cannot make the metrics")]
     Metrics(#[from] MetricsError),
     /// A flag.
-    #[error("--node-name is empty")]
+    #[error("the node has no name: give --node-name")]
     NodeName,
     /// The asynchronous runtime or its signals.
     #[error("cannot start the runtime")]
@@ -94,7 +94,7 @@ pub fn run(args: &RunArgs, settings: &Settings, file: Option<&ConfigFile>) -> Re
             "--nodeport-addresses names no {family} address: {family} NodePorts answer on all addresses"
         );
     }
-    let node_name = snapshot::node_name(&args.objects.node_name).ok_or(RunError::NodeName)?;
+    let node_name = args.objects.node_name().ok_or(RunError::NodeName)?;
     let config = Config {
         pin_dir: args.places.pin_dir.clone(),
         xdp: args.xdp,
@@ -185,8 +185,11 @@ impl Agent {
         shared.opened(kernel.store.clone());
         let criteria = agent.follow_devices(args, config, &kernel, seen)?;
         agent.expire_flows(&kernel, settings.lifetimes(), surface.tally(), &shared)?;
+        let choice = args.objects.source().map_err(SourceError::from)?;
+        let source = Source::follow(choice, &node_name).await?;
+        shared.follows(source.progress());
         let sync = Sync {
-            manifests: Manifests::follow(args.objects.manifests.clone(), Timing::default())?,
+            source,
             observed,
             criteria,
             reconciler: Reconciler::adopt(kernel.store, Monotonic::default())?,

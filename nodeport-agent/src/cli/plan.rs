@@ -2,17 +2,21 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
 use super::{Output, PlanArgs, print, print_json};
 use crate::datapath::Pins;
 use crate::datapath::devices;
 use crate::maps::{KernelStore, read_contents};
-use crate::model::{HostAddress, NodePortAddresses, Snapshot, compile, snapshot};
+use crate::model::{HostAddress, NodePortAddresses, Objects, Snapshot, compile, snapshot};
 use crate::plan::{Installed, Limits, Plan, State, diff};
-use crate::source::manifests;
+use crate::source::{self, Choice, Source, manifests};
+
+/// How long an API server may take. A Node that is not there takes half a minute of it.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// How much fits into maps that do not exist yet: their defaults.
 const LIMITS: Limits = Limits {
@@ -73,14 +77,32 @@ fn snapshot(args: &PlanArgs) -> Result<Snapshot> {
         .map(|(device, address)| HostAddress { address, device })
         .collect();
     let node_port_addresses = NodePortAddresses::parse(&args.objects.nodeport_addresses)?;
+    let node_name = (args.objects.node_name()).context("the node has no name: give --node-name")?;
+    let objects = match args.objects.source()? {
+        Choice::Manifests(paths) => Arc::new(manifests::read_once(paths)?),
+        choice @ Choice::Kubernetes(_) => runtime.block_on(complete(choice, &node_name))?,
+    };
     Ok(Snapshot {
-        objects: Arc::new(manifests::read_once(args.objects.manifests.clone())?),
-        node_name: snapshot::node_name(&args.objects.node_name).context("--node-name is empty")?,
+        objects,
+        node_name,
         host_addresses,
         options: snapshot::Options {
             node_port_addresses,
         },
     })
+}
+
+/// The first complete set of a source.
+async fn complete(choice: Choice, node_name: &str) -> Result<Arc<Objects>> {
+    let mut source = Source::follow(choice, node_name).await?;
+    if let Ok(update) = tokio::time::timeout(PATIENCE, source.next()).await {
+        return Ok(update.context("the source ended")?.objects);
+    }
+    let why = source::warnings(&source.progress().status());
+    bail!(
+        "no complete set of objects within {PATIENCE:?}: {}",
+        why.join("; ")
+    )
 }
 
 fn text(plan: &Plan) -> String {

@@ -66,7 +66,14 @@ fn start_logging(log: &LogArgs, args: &RunArgs, settings: &Settings) {
 fn apply(args: &mut RunArgs, settings: &Settings) {
     let config = &settings.kube_proxy;
     if !config.hostname_override.is_empty() {
-        args.objects.node_name.clone_from(&config.hostname_override);
+        args.objects.node_name = Some(config.hostname_override.clone());
+    }
+    let kubeconfig = &config.client_connection.kubeconfig;
+    if args.objects.kubeconfig.is_none()
+        && !kubeconfig.is_empty()
+        && args.objects.manifests.is_empty()
+    {
+        args.objects.kubeconfig = Some(kubeconfig.into());
     }
     args.objects.nodeport_addresses = config.node_port_addresses.clone().unwrap_or_default();
     if args.min_sync_period.is_none() {

@@ -16,7 +16,9 @@ use super::table::{FLAGS, Form, SETTINGS, Setting, Use};
 pub const HEADING: &str = "Flags of kube-proxy (docs/configuration.md says what becomes of each)";
 
 /// Flags of kube-proxy that our own command line declares itself, and under which id. (clap panics in tests if one is declared twice.)
-const OURS: [(&str, &str); 4] = [
+const OURS: [(&str, &str); 6] = [
+    ("kubeconfig", "kubeconfig"),
+    ("master", "master"),
     ("hostname-override", "node_name"),
     ("nodeport-addresses", "nodeport_addresses"),
     ("logging-format", "format"),

@@ -54,6 +54,21 @@ pub fn decode(value: &Value, origin: Option<&Arc<str>>) -> Decoded {
     }
 }
 
+/// Decodes an object of which the kind is known, as of what an API server lists: such items have neither `kind` nor `apiVersion`.
+///
+/// # Errors
+/// What is wrong with an object that is refused as a whole.
+pub fn decode_as(value: &Value, kind: Kind) -> Result<Object, Vec<Report>> {
+    let problems = RefCell::new(Vec::new());
+    let root = Field::root(value, &problems);
+    if let Some(raw) = object(&root, kind, None) {
+        return Ok(raw.with_problems(problems.take()));
+    }
+    let key = key(&Field::root(value, &RefCell::default()), kind);
+    let object = key.map(|key| ObjectRef { kind, key });
+    Err(refusals(None, object.as_ref(), problems.take()))
+}
+
 fn refusals(
     origin: Option<&Arc<str>>,
     object: Option<&ObjectRef>,
@@ -137,6 +152,7 @@ fn object(root: &Field<'_, '_>, kind: Kind, origin: Option<&Arc<str>>) -> Option
     let meta = Meta {
         key,
         created: created(&metadata),
+        uid: metadata.key("uid").text().map(Box::from),
         origin: origin.cloned(),
         problems: Vec::new(),
     };

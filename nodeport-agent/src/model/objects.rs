@@ -51,6 +51,8 @@ pub struct Meta {
     pub key: ObjectKey,
     /// `metadata.creationTimestamp`.
     pub created: Option<Timestamp>,
+    /// `metadata.uid`: which of the objects that had this name one after the other. Absent in most files.
+    pub uid: Option<Box<str>>,
     /// Where it was read, for reports; `None` if it came from an API server.
     pub origin: Option<Arc<str>>,
     /// What of it could not be used.
@@ -152,6 +154,9 @@ pub struct EndpointSlice {
     pub endpoints: Vec<Endpoint>,
     /// Ports that have a number.
     pub ports: Vec<EndpointPort>,
+    /// When the change happened that this state of the slice is due to, from the annotation
+    /// `endpoints.kubernetes.io/last-change-trigger-time` (behaviours 22.11).
+    pub triggered: Option<Timestamp>,
 }
 
 /// An endpoint of a slice.

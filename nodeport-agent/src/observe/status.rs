@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::config::Ignored;
 use crate::datapath::devices::DeviceState;
+use crate::source::kubernetes::SourceStatus;
 
 /// What the agent says of itself.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -37,6 +38,8 @@ pub struct Status {
     pub counts: BTreeMap<String, u64>,
     /// The last update of the maps.
     pub sync: Option<SyncStatus>,
+    /// How the source of objects is doing.
+    pub source: SourceStatus,
     /// Objects and fields that could not be used.
     pub rejected: Vec<serde_json::Value>,
     /// Settings that are asked for and have no effect.
@@ -59,4 +62,6 @@ pub struct SyncStatus {
     pub steps: u64,
     /// What went wrong in it.
     pub errors: Vec<String>,
+    /// From the receipt of the oldest change in it to the maps, in microseconds; `None` if nothing had come.
+    pub latency_micros: Option<u64>,
 }

@@ -17,6 +17,7 @@ use crate::maps::KernelStore;
 use crate::observe::contents::Names;
 use crate::observe::service_health::ServiceHealth;
 use crate::observe::{Status, SyncStatus, counters};
+use crate::source::{self, kubernetes::Progress};
 
 /// The collected picture.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub(super) struct Shared {
     /// Servers that cannot listen, and why.
     deaf: Mutex<BTreeMap<&'static str, String>>,
     service_health: OnceLock<Arc<ServiceHealth>>,
+    /// Of the source, once there is one.
+    source: OnceLock<Progress>,
 }
 
 /// What the last update of the maps left.
@@ -71,6 +74,7 @@ impl Shared {
             flows: Mutex::default(),
             deaf: Mutex::default(),
             service_health: OnceLock::new(),
+            source: OnceLock::new(),
         }
     }
 
@@ -93,6 +97,11 @@ impl Shared {
     /// Health checks of Services have listeners from now on.
     pub(super) fn checks(&self, service_health: Arc<ServiceHealth>) {
         let _first: Result<(), _> = self.service_health.set(service_health);
+    }
+
+    /// Objects come from a source that is doing so.
+    pub(super) fn follows(&self, source: Progress) {
+        let _first: Result<(), _> = self.source.set(source);
     }
 
     /// The maps are open.
@@ -147,6 +156,7 @@ impl Shared {
                 BTreeMap::new()
             }
         };
+        let source = self.source.get().map(Progress::status).unwrap_or_default();
         let ready = synced.ready && observed.complete;
         let mut counts = synced.counts;
         counts.extend(
@@ -160,7 +170,12 @@ impl Shared {
             ready,
             healthy: ready && problems.is_empty(),
             problems,
-            warnings: [self.warnings.clone(), observed.warnings].concat(),
+            warnings: [
+                self.warnings.clone(),
+                observed.warnings,
+                source::warnings(&source),
+            ]
+            .concat(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             node: self.node.clone(),
             pid: Some(std::process::id()),
@@ -169,6 +184,7 @@ impl Shared {
             devices: observed.devices,
             counts,
             sync: synced.sync,
+            source,
             rejected: synced.rejected,
             not_honoured: self.not_honoured.clone(),
             outcomes,

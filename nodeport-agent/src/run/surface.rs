@@ -278,7 +278,10 @@ fn flags(args: &RunArgs) -> Vec<(String, String)> {
     let mut flags: Vec<(String, String)> = given
         .map(|(flag, values)| ((*flag).to_owned(), values.join(",")))
         .collect();
-    flags.push(("node-name".to_owned(), args.objects.node_name.clone()));
+    flags.push((
+        "node-name".to_owned(),
+        args.objects.node_name().unwrap_or_default(),
+    ));
     flags.push((
         "pin-dir".to_owned(),
         args.places.pin_dir.display().to_string(),

@@ -21,14 +21,14 @@ use crate::observe::SyncStatus;
 use crate::observe::contents::Names;
 use crate::plan::Ids;
 use crate::reconcile::{Clock, Reconciler, Report};
-use crate::source::manifests::Manifests;
+use crate::source::{Source, Update};
 
 /// How often the maps are read and compared without any change (behaviours 22.8).
 const CHECK: Duration = Duration::from_mins(5);
 
 /// The loop's parts.
 pub(super) struct Sync<S, C> {
-    pub(super) manifests: Manifests,
+    pub(super) source: Source,
     pub(super) observed: watch::Receiver<Observed>,
     pub(super) criteria: watch::Sender<Criteria>,
     pub(super) reconciler: Reconciler<S, C>,
@@ -47,6 +47,14 @@ enum Pass {
     Apply,
     /// Read the maps first, and mend what somebody else changed.
     Check,
+}
+
+/// How long an update of the maps took.
+#[derive(Clone, Copy, Debug)]
+struct Took {
+    pass: Duration,
+    /// From the receipt of the oldest change in it.
+    latency: Option<Duration>,
 }
 
 /// When something is to be done.
@@ -118,11 +126,14 @@ impl<S: Store, C: Clock> Sync<S, C> {
         let mut addresses = BTreeSet::new();
         let mut schedule = Schedule::new(self.min_period, Instant::now());
         let mut complete = false;
+        // When the oldest change was received that is not in the maps.
+        let mut since: Option<Instant> = None;
         loop {
             tokio::select! {
-                next = self.manifests.next() => match next {
-                    Some(next) => {
+                next = self.source.next() => match next {
+                    Some(Update { objects: next, since: received }) => {
                         objects = Some(next);
+                        since.get_or_insert(received);
                         schedule.changed(Instant::now());
                         self.surface.queued();
                     }
@@ -153,7 +164,7 @@ impl<S: Store, C: Clock> Sync<S, C> {
                         options: self.options.clone(),
                     };
                     let pass = schedule.pass(now);
-                    let retry = tokio::task::block_in_place(|| self.sync(&snapshot, pass));
+                    let retry = tokio::task::block_in_place(|| self.sync(&snapshot, pass, since.take()));
                     schedule.done(Instant::now(), retry);
                 }
             }
@@ -161,7 +172,12 @@ impl<S: Store, C: Clock> Sync<S, C> {
     }
 
     /// One pass. Returns when to try again what could not be done.
-    fn sync(&mut self, snapshot: &Snapshot, pass: Pass) -> Option<Duration> {
+    fn sync(
+        &mut self,
+        snapshot: &Snapshot,
+        pass: Pass,
+        since: Option<Instant>,
+    ) -> Option<Duration> {
         let started = Instant::now();
         self.criteria.send_if_modified(|criteria| {
             let known: BTreeSet<IpAddr> = snapshot
@@ -177,14 +193,14 @@ impl<S: Store, C: Clock> Sync<S, C> {
             Pass::Apply => self.reconciler.apply(&desired),
             Pass::Check => self.reconciler.check(&desired),
         };
-        self.tell(snapshot, &desired, &reports, &report, started.elapsed());
-        self.surface.synced(
-            snapshot,
-            &desired,
-            &report,
-            started.elapsed(),
-            pass == Pass::Check,
-        );
+        let took = Took {
+            pass: started.elapsed(),
+            latency: since.map(|since| since.elapsed()),
+        };
+        self.tell(snapshot, &desired, &reports, &report, took);
+        self.surface
+            .synced(snapshot, &desired, &report, took.pass, pass == Pass::Check);
+        self.source.tell(snapshot, &reports);
         report.retry_after
     }
 
@@ -195,7 +211,7 @@ impl<S: Store, C: Clock> Sync<S, C> {
         desired: &Desired,
         reports: &[model::Report],
         report: &Report,
-        took: Duration,
+        took: Took,
     ) {
         let mut synced = self.shared.synced();
         let rejected: Vec<_> = reports
@@ -220,14 +236,15 @@ impl<S: Store, C: Clock> Sync<S, C> {
             tracing::info!(
                 frontends = desired.frontends.len(),
                 steps = report.steps,
-                ?took,
+                took = ?took.pass,
                 "the first complete state is in the maps"
             );
         } else if report.steps > 0 {
             tracing::debug!(
                 steps = report.steps,
                 entries = report.entries,
-                ?took,
+                took = ?took.pass,
+                latency = ?took.latency,
                 "maps updated"
             );
         }
@@ -237,7 +254,9 @@ impl<S: Store, C: Clock> Sync<S, C> {
         synced.names = names(desired, self.reconciler.installed().ids());
         synced.sync = Some(SyncStatus {
             at: seconds(SystemTime::now()),
-            millis: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            millis: u64::try_from(took.pass.as_millis()).unwrap_or(u64::MAX),
+            latency_micros: (took.latency)
+                .map(|latency| u64::try_from(latency.as_micros()).unwrap_or(u64::MAX)),
             total: before.total + 1,
             steps: report.steps as u64,
             errors,

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeSet;
 
+use k8s_openapi::jiff::Timestamp;
+
 use crate::model::address::{parse_address, special};
 use crate::model::desired::Family;
 use crate::model::field::Field;
@@ -13,6 +15,8 @@ use crate::model::report::Reason;
 
 /// The only tie between a slice and its Service (behaviours 1.8).
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+/// When the change happened that made the controller write the slice (behaviours 22.11).
+const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 /// Slices with either label are not for us (behaviours 1.3, 1.4); the controller copies them from the Service.
 const FOREIGN_LABELS: [&str; 2] = [
     "service.kubernetes.io/headless",
@@ -42,6 +46,7 @@ pub(super) fn read(root: &Field<'_, '_>, meta: Meta) -> Option<EndpointSlice> {
         family: family.unwrap_or(Family::V4),
         endpoints: Vec::new(),
         ports: Vec::new(),
+        triggered: triggered(root),
     };
     if slice.service.is_some() {
         slice.endpoints = root
@@ -56,6 +61,14 @@ pub(super) fn read(root: &Field<'_, '_>, meta: Meta) -> Option<EndpointSlice> {
             .collect();
     }
     Some(slice)
+}
+
+/// When the change happened that the slice's state is due to. Only latencies are made of it, so that nonsense is no problem.
+fn triggered(root: &Field<'_, '_>) -> Option<Timestamp> {
+    let metadata = root.key("metadata");
+    let annotations = metadata.key("annotations");
+    let time = annotations.key(TRIGGER_TIME).raw_text()?;
+    time.parse().ok()
 }
 
 fn endpoint(entry: &Field<'_, '_>, family: Family) -> Option<Endpoint> {
