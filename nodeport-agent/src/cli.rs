@@ -155,13 +155,18 @@ pub struct ObjectArgs {
     )]
     pub node_name: Option<String>,
     /// File that says where the API server is and who we are; without it and `--manifests` a Pod's service account is used
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, conflicts_with = "manifests", value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
     /// API servers (https://ADDRESS:PORT), tried in turn, in the place of the one that the kubeconfig or the environment names
-    #[arg(long, value_delimiter = ',', value_name = "URLS")]
+    #[arg(
+        long,
+        conflicts_with = "manifests",
+        value_delimiter = ',',
+        value_name = "URLS"
+    )]
     pub master: Vec<String>,
     /// Files and directories of objects (YAML or JSON) in the place of an API server: Service, EndpointSlice, Node, List
-    #[arg(long, num_args = 1.., conflicts_with_all = ["kubeconfig", "master"], value_name = "PATH")]
+    #[arg(long, num_args = 1.., value_name = "PATH")]
     pub manifests: Vec<PathBuf>,
     /// Node addresses on which NodePorts answer: `primary`, or CIDRs; all of them if not given
     #[arg(long, value_delimiter = ',', value_name = "LIST")]

@@ -41,7 +41,7 @@ fn a_row_says_name_value_default_and_other_spellings() {
     assert_eq!(
         row("node-name").as_deref(),
         Some(
-            "| `--node-name NAME` | `$NODE_NAME` | Name of this node, as Node objects and endpoints' nodeName have it (also `--hostname-override`) |"
+            "| `--node-name NAME` | `$NODE_NAME` | Name of this node, as Node objects and endpoints' nodeName have it; by default the host's name (also `--hostname-override`) |"
         )
     );
 }

@@ -83,22 +83,12 @@ impl Progress {
                 resource,
                 server,
                 error,
-                "the API server does not answer; the last state stays in effect"
+                "no use of the API server; the last state stays in effect"
             );
         } else if news {
-            tracing::warn!(
-                resource,
-                server,
-                error,
-                "still no answer from the API server"
-            );
+            tracing::warn!(resource, server, error, "still no use of the API server");
         } else {
-            tracing::debug!(
-                resource,
-                server,
-                error,
-                "still no answer from the API server"
-            );
+            tracing::debug!(resource, server, error, "still no use of the API server");
         }
     }
 }

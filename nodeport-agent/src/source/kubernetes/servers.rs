@@ -153,14 +153,12 @@ impl Servers {
             }
         };
         let server = &connection.server;
+        let get = request.method() == Method::GET;
         let answer = timeout(patience.answer, connection.client.send(request)).await;
         let error = match answer {
             Ok(Ok(response)) => {
                 let status = response.status();
-                if status.is_success()
-                    || status == StatusCode::GONE
-                    || status == StatusCode::CONFLICT
-                {
+                if is_answer(status, get) {
                     progress.answered(resource, server);
                 } else {
                     progress.failed(resource, server, &format!("it answers {status}"));
@@ -266,6 +264,15 @@ fn client(mut config: Config, patience: Patience) -> Result<(Client, String), Ac
         .service(http);
     let client = ClientBuilder::new(service.boxed(), config.default_namespace.clone()).build();
     Ok((client, server))
+}
+
+/// Whether it is of any use. That a list cannot be streamed (400, 422), is too old (410) or that an Event is there already (409) is.
+fn is_answer(status: StatusCode, get: bool) -> bool {
+    let refused = matches!(
+        status,
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS
+    );
+    !(refused || status.is_server_error() || (get && status == StatusCode::NOT_FOUND))
 }
 
 fn is_watch(uri: &Uri) -> bool {
