@@ -145,17 +145,7 @@ impl Shared {
                 .flat_map(|one| one.problems()),
         );
         problems.extend(synced.sync.iter().flat_map(|sync| sync.errors.clone()));
-        let outcomes = match self.store.get().map(KernelStore::outcomes) {
-            Some(Ok(outcomes)) => counters::named(&outcomes),
-            Some(Err(error)) => {
-                problems.push(crate::datapath::chain(&error));
-                BTreeMap::new()
-            }
-            None => {
-                problems.push("starting: the programs are being loaded".to_owned());
-                BTreeMap::new()
-            }
-        };
+        let outcomes = self.outcomes(&mut problems);
         let source = self.source.get().map(Progress::status).unwrap_or_default();
         let ready = synced.ready && observed.complete;
         let mut counts = synced.counts;
@@ -188,6 +178,21 @@ impl Shared {
             rejected: synced.rejected,
             not_honoured: self.not_honoured.clone(),
             outcomes,
+        }
+    }
+
+    /// Packets by hook and outcome; what keeps them from being read goes to `problems`.
+    fn outcomes(&self, problems: &mut Vec<String>) -> BTreeMap<String, BTreeMap<String, u64>> {
+        match self.store.get().map(KernelStore::outcomes) {
+            Some(Ok(outcomes)) => counters::named(&outcomes),
+            Some(Err(error)) => {
+                problems.push(crate::datapath::chain(&error));
+                BTreeMap::new()
+            }
+            None => {
+                problems.push("starting: the programs are being loaded".to_owned());
+                BTreeMap::new()
+            }
         }
     }
 }

@@ -111,25 +111,30 @@ async fn serve(
             before
         };
         let stream = stream.get_mut();
-        match answer(&line, before) {
-            Answer::Whole(status, text) => {
-                let head = format!(
-                    "HTTP/1.1 {status} x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-                    text.len()
-                );
-                stream.write_all((head + &text).as_bytes()).await.ok()?;
-            }
-            Answer::Open(lines) => {
-                chunk(stream, &lines).await?;
-                std::future::pending::<()>().await;
-            }
-            Answer::Ended(lines) => {
-                chunk(stream, &lines).await?;
-                stream.write_all(b"0\r\n\r\n").await.ok()?;
-            }
-            Answer::Silence => std::future::pending::<()>().await,
-        }
+        respond(stream, answer(&line, before)).await?;
     }
+}
+
+async fn respond(stream: &mut TcpStream, answer: Answer) -> Option<()> {
+    match answer {
+        Answer::Whole(status, text) => {
+            let head = format!(
+                "HTTP/1.1 {status} x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+                text.len()
+            );
+            stream.write_all((head + &text).as_bytes()).await.ok()?;
+        }
+        Answer::Open(lines) => {
+            chunk(stream, &lines).await?;
+            std::future::pending::<()>().await;
+        }
+        Answer::Ended(lines) => {
+            chunk(stream, &lines).await?;
+            stream.write_all(b"0\r\n\r\n").await.ok()?;
+        }
+        Answer::Silence => std::future::pending::<()>().await,
+    }
+    Some(())
 }
 
 async fn chunk(stream: &mut TcpStream, lines: &str) -> Option<()> {
