@@ -43,6 +43,11 @@ pub(crate) const TOOLS: &[Tool] = &[
         "ethtool",
         "checksum offloads of the lab's devices",
     ),
+    tool(
+        "valgrind",
+        "valgrind",
+        "counts a packet's instructions for `cargo xtask verify`",
+    ),
 ];
 
 const fn tool(program: &'static str, package: &'static str, purpose: &'static str) -> Tool {
@@ -89,6 +94,21 @@ pub(crate) fn missing_tools() -> Vec<&'static str> {
     packages.sort_unstable();
     packages.dedup();
     packages
+}
+
+/// Makes one program of [`TOOLS`] available, by installing its package if it is missing.
+pub(crate) fn ensure(program: &str) -> Result<()> {
+    if shell::find(program).is_some() {
+        return Ok(());
+    }
+    let packages: Vec<_> = TOOLS
+        .iter()
+        .filter(|tool| tool.program == program)
+        .map(|tool| tool.package)
+        .collect();
+    shell::stage(&format!("install {}", packages.join(" ")), || {
+        install(&packages)
+    })
 }
 
 /// Makes every tool of [`TOOLS`] available, by installing what is missing.
