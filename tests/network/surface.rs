@@ -197,6 +197,13 @@ fn metrics_are_the_nodes_own_and_follow_the_traffic() {
         assert!(Instant::now() < end, "{now}");
         std::thread::sleep(Duration::from_secs(1));
     }
+}
+
+#[test]
+fn what_else_kube_proxy_shows_is_shown_on_the_node_alone() {
+    let world = world();
+    let node = &world.lab.node("n1").netns;
+    let of = |path: &str| until(node, &format!("http://127.0.0.1:10249{path}"), "200");
     assert!(of("/healthz").ends_with("\n\nok"));
     assert!(of("/proxyMode").ends_with("\n\nebpf"));
     assert!(

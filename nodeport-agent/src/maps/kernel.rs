@@ -100,6 +100,11 @@ impl KernelStore {
         })
     }
 
+    /// How many entries fit into each map.
+    pub fn capacities(&self) -> impl Iterator<Item = (&'static str, u32)> {
+        self.maps.iter().map(|(name, raw)| (*name, raw.max_entries))
+    }
+
     /// Packets by outcome at each hook, over all CPUs.
     ///
     /// # Errors

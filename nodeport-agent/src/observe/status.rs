@@ -42,6 +42,8 @@ pub struct Status {
     pub source: SourceStatus,
     /// Objects and fields that could not be used.
     pub rejected: Vec<serde_json::Value>,
+    /// How many entries fit into each map, by its name in lower case.
+    pub capacities: BTreeMap<String, u64>,
     /// Settings that are asked for and have no effect.
     pub not_honoured: Vec<Ignored>,
     /// Packets by hook and outcome; outcomes that never happened are left out.

@@ -124,6 +124,13 @@ impl Shared {
         *flows.entry("flow_orphans_removed".to_owned()).or_default() += walked.orphans;
     }
 
+    fn capacities(&self) -> BTreeMap<String, u64> {
+        let maps = self.store.get().into_iter();
+        maps.flat_map(KernelStore::capacities)
+            .map(|(name, entries)| (name.to_lowercase(), u64::from(entries)))
+            .collect()
+    }
+
     /// The status of the moment. Reads the counters.
     pub(super) fn status(&self) -> Status {
         let observed = self.observed.borrow().clone();
@@ -176,6 +183,7 @@ impl Shared {
             sync: synced.sync,
             source,
             rejected: synced.rejected,
+            capacities: self.capacities(),
             not_honoured: self.not_honoured.clone(),
             outcomes,
         }

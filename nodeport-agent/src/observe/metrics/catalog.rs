@@ -108,6 +108,8 @@ metrics! { OWN, "Metrics of our own.":
         "Packets by the hook that saw them and what became of them (docs/outcomes.md). Counted by the programs: agents come and go without a reset.";
     FLOW_ENTRIES = "nodeport_flow_entries", Gauge, ["table"],
         "Entries of the tables of flows (a flow is two) at the last walk.";
+    CAPACITY = "nodeport_map_capacity", Gauge, ["map"],
+        "Entries that fit into each map. Of the tables of flows, `nodeport_flow_entries` says how many there are.";
     FLOWS_ENDED = "nodeport_flows_ended_total", Counter, ["reason"],
         "Flows that the agent removed (`expired`, `orphans_removed`) or gave their other half back (`mended`).";
     BACKEND_PACKETS = "nodeport_backend_packets_total", Counter, ["namespace", "service", "port", "protocol", "backend", "direction"],

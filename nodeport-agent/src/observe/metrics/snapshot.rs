@@ -50,6 +50,19 @@ pub(super) fn families(
     for (severity, reports) in severities {
         series.set(&catalog::REJECTED, &[severity], reports);
     }
+    counts(&mut series, status);
+    for (map, entries) in &status.capacities {
+        series.set(&catalog::CAPACITY, &[map], *entries);
+    }
+    programs(&mut series, status);
+    for (whose, sum) in sums {
+        endpoint(&mut series, whose.as_ref(), sum);
+    }
+    series.families()
+}
+
+/// How many of each thing there are.
+fn counts(series: &mut Series, status: &Status) {
     for (name, count) in &status.counts {
         if let Some(table) = name.strip_suffix("_entries") {
             series.set(&catalog::FLOW_ENTRIES, &[table], *count);
@@ -62,6 +75,10 @@ pub(super) fn families(
             series.set(&catalog::OBJECTS, &[name], *count);
         }
     }
+}
+
+/// Which programs are attached to which device.
+fn programs(series: &mut Series, status: &Status) {
     for device in &status.devices {
         let role = format!("{:?}", device.role).to_lowercase();
         let mut program = |hook: &str, state: &HookState| {
@@ -82,10 +99,6 @@ pub(super) fn families(
         program("tc_ingress", &device.tc_ingress);
         program("tc_egress", &device.tc_egress);
     }
-    for (whose, sum) in sums {
-        endpoint(&mut series, whose.as_ref(), sum);
-    }
-    series.families()
 }
 
 /// What was counted of one endpoint, or of all that exceed the cap.

@@ -97,6 +97,7 @@ fn a_status_becomes_series_and_what_is_gone_from_it_is_gone() {
         ..Status::default()
     };
     status.counts.insert("flows4_entries".to_owned(), 12);
+    status.capacities.insert("flows4".to_owned(), 4096);
     status.counts.insert("flows_expired".to_owned(), 3);
     status.counts.insert("frontends".to_owned(), 5);
     status
@@ -114,6 +115,7 @@ fn a_status_becomes_series_and_what_is_gone_from_it_is_gone() {
         "nodeport_problems 1",
         "nodeport_updates_total 7",
         "nodeport_flow_entries{table=\"flows4\"} 12",
+        "nodeport_map_capacity{map=\"flows4\"} 4096",
         "nodeport_flows_ended_total{reason=\"expired\"} 3",
         "nodeport_objects{kind=\"frontends\"} 5",
         "nodeport_packets_total{hook=\"xdp\",outcome=\"to_remote_backend\"} 9",
