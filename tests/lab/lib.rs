@@ -34,6 +34,7 @@ mod topology;
 pub mod trial;
 
 pub use lab::{Family, Lab, Node, Pod};
+pub use machine::mount_bpffs;
 pub use netns::Netns;
 pub use record::{Cleaned, clean_all};
 pub use spec::{LabSpec, NodeSpec, PodNetwork, PodSpec, ReversePath};

@@ -26,8 +26,12 @@ pub(crate) fn make_cgroup(id: &str, node: &str, record: &Record) -> Result<Optio
     Ok(Some(node))
 }
 
-/// Pinned maps need a bpffs; a bare machine may not have it mounted.
-pub(crate) fn mount_bpffs() -> Result<()> {
+/// Mounts a bpffs on `/sys/fs/bpf` if nothing is mounted there: pinned maps need it, and a bare machine may lack it.
+///
+/// # Errors
+///
+/// If it cannot be mounted, above all without root.
+pub fn mount_bpffs() -> Result<()> {
     let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
     if mounts
         .lines()
@@ -42,7 +46,7 @@ pub(crate) fn mount_bpffs() -> Result<()> {
     if !output.status.success() {
         let error = String::from_utf8_lossy(&output.stderr);
         bail!(
-            "mount a bpffs on /sys/fs/bpf: {} (the lab needs root)",
+            "mount a bpffs on /sys/fs/bpf: {} (this needs root)",
             error.trim()
         );
     }

@@ -135,6 +135,7 @@ fn prepare() -> Result<PathBuf> {
         bail!("it needs root");
     }
     packages::ensure_tools()?;
+    nodeport_tests::mount_bpffs()?;
     Ok(build::all(false)?.agent)
 }
 

@@ -153,6 +153,7 @@ struct Pins(PathBuf);
 
 impl Pins {
     fn make() -> Result<Self> {
+        nodeport_tests::mount_bpffs()?;
         remove_left_pins()?;
         let path = PathBuf::from(format!("{PIN_PREFIX}{}", std::process::id()));
         fs::create_dir(&path).with_context(|| {

@@ -1,6 +1,6 @@
 //! What the kernel and our privileges allow.
 
-use super::Finding;
+use super::{Finding, State};
 use crate::shell;
 use std::{fs, path::Path, process::Command};
 
@@ -33,12 +33,7 @@ pub(super) fn findings() -> Vec<Finding> {
             "root, or the capabilities of root that are needed",
             &format!("run as root; lacking: {}", lacking.join(" ")),
         ),
-        Finding::check(
-            "bpffs",
-            is_mounted(&mounts, "bpf", Some("/sys/fs/bpf")),
-            "/sys/fs/bpf",
-            "mount -t bpf bpf /sys/fs/bpf",
-        ),
+        bpffs(&mounts, shell::is_root()),
         Finding::check(
             "cgroup v2",
             is_mounted(&mounts, "cgroup2", None),
@@ -57,6 +52,22 @@ pub(super) fn findings() -> Vec<Finding> {
             "CONFIG_VXLAN (modprobe vxlan)",
         ),
     ]
+}
+
+/// The file system that pins lie on; `run`, `test` and `verify` mount it as root.
+fn bpffs(mounts: &str, root: bool) -> Finding {
+    const MOUNT: &str = "mount -t bpf bpf /sys/fs/bpf";
+    if is_mounted(mounts, "bpf", Some("/sys/fs/bpf")) {
+        Finding::fine("bpffs", "/sys/fs/bpf")
+    } else if root {
+        Finding::new(
+            "bpffs",
+            State::Installable,
+            format!("will be mounted: {MOUNT}"),
+        )
+    } else {
+        Finding::missing("bpffs", MOUNT)
+    }
 }
 
 fn version(release: &str) -> Finding {
@@ -138,6 +149,14 @@ mod tests {
         assert!(!is_mounted(mounts, "bpf", Some("/run/bpf")));
         assert!(is_mounted(mounts, "cgroup2", None));
         assert!(!is_mounted("bpf /mnt ext4 rw 0 0\n", "bpf", None));
+    }
+
+    #[test]
+    fn a_bare_machine_lacks_no_bpffs_that_root_can_mount() {
+        assert!(matches!(bpffs("", true).state, State::Installable));
+        assert!(matches!(bpffs("", false).state, State::Missing));
+        let mounts = "bpf /sys/fs/bpf bpf rw 0 0\n";
+        assert!(matches!(bpffs(mounts, false).state, State::Fine));
     }
 
     #[test]
