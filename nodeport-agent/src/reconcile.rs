@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::maps::{Store, StoreError, read_contents};
 use crate::model::desired::Desired;
-use crate::plan::{Installed, Plan, Reason, diff};
+use crate::plan::{Installed, Plan, Reason, diff, diff_since};
 
 use execute::Execution;
 pub use report::{Failed, Report};
@@ -52,6 +52,8 @@ pub struct Reconciler<S, C> {
     installed: Installed,
     /// A write failed, so that the picture of the maps may be wrong.
     doubtful: bool,
+    /// What the maps say, if they say all that was desired: the next pass looks at nothing but the difference.
+    in_place: Option<Desired>,
 }
 
 impl<S: Store, C: Clock> Reconciler<S, C> {
@@ -66,6 +68,7 @@ impl<S: Store, C: Clock> Reconciler<S, C> {
             clock,
             installed,
             doubtful: false,
+            in_place: None,
         })
     }
 
@@ -92,7 +95,10 @@ impl<S: Store, C: Clock> Reconciler<S, C> {
     #[must_use]
     pub fn plan(&mut self, desired: &Desired) -> Plan {
         self.installed.release(self.clock.now(), GRACE);
-        diff(desired, &self.installed)
+        let before = self.in_place.as_ref();
+        before
+            .and_then(|before| diff_since(before, desired, &self.installed))
+            .unwrap_or_else(|| diff(desired, &self.installed))
     }
 
     /// What is in the maps, with the names of service ports.
@@ -117,14 +123,14 @@ impl<S: Store, C: Clock> Reconciler<S, C> {
     }
 
     fn pass(&mut self, desired: &Desired) -> Report {
-        self.installed.release(self.clock.now(), GRACE);
-        let plan = diff(desired, &self.installed);
+        let plan = self.plan(desired);
         let waits = plan.refused.iter().any(
             |refused| matches!(refused.reason, Reason::NoSlots { resting, .. } if resting > 0),
         );
         let execution = Execution::new(&mut self.store, &mut self.installed);
         let mut report = execution.run(&plan);
         report.refused = plan.refused;
+        self.in_place = report.is_complete().then(|| desired.clone());
         self.doubtful = !report.failed.is_empty();
         self.installed.finish(!self.doubtful, self.clock.now());
         if self.doubtful {
@@ -139,6 +145,7 @@ impl<S: Store, C: Clock> Reconciler<S, C> {
         let (v4, v6) = (read_contents(&self.store)?, read_contents(&self.store)?);
         self.installed = self.installed.adopt_again(&v4, &v6, self.clock.now());
         self.doubtful = false;
+        self.in_place = None;
         Ok(())
     }
 }

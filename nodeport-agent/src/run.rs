@@ -6,6 +6,7 @@
 mod shared;
 mod surface;
 mod sync;
+mod totals;
 
 use std::io;
 use std::net::SocketAddr;
@@ -27,7 +28,7 @@ use crate::flows::{Expiry, Lifetimes, Tally};
 use crate::host::{self, Asked, Proc};
 use crate::maps::{KernelStore, StoreError};
 use crate::model::node_port_addresses::InvalidNodePortAddresses;
-use crate::model::{NodePortAddresses, snapshot};
+use crate::model::{Compiler, NodePortAddresses, snapshot};
 use crate::object::OBJECT;
 use crate::observe::metrics::MetricsError;
 use crate::observe::server::{self, Question, SocketError};
@@ -35,6 +36,7 @@ use crate::reconcile::{Monotonic, Reconciler};
 use crate::source::{Source, SourceError};
 use shared::Shared;
 use sync::Sync;
+use totals::Totals;
 
 /// Why the agent cannot start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -195,6 +197,8 @@ impl Agent {
             reconciler: Reconciler::adopt(kernel.store, Monotonic::default())?,
             shared,
             surface,
+            compiler: Compiler::default(),
+            totals: Totals::default(),
             node_name,
             options,
             min_period: args.min_sync_period.map_or(Duration::ZERO, |given| given.0),
@@ -278,7 +282,7 @@ impl Agent {
         let shared = Arc::clone(shared);
         let answers = Arc::new(move |question| match question {
             Question::Status => serde_json::to_vec(&shared.status()),
-            Question::Names => serde_json::to_vec(&shared.synced().names),
+            Question::Names => serde_json::to_vec(&shared.names()),
         });
         self.spawn("status", server::serve(listener, answers));
     }

@@ -115,8 +115,8 @@ impl Agent {
             });
             let (kind, namespace, name) = words.unwrap_or_else(|| panic!("line {number}: {text}"));
             let key = ObjectKey {
-                namespace: namespace.to_owned(),
-                name: name.to_owned(),
+                namespace: namespace.into(),
+                name: name.into(),
             };
             let found = match kind {
                 "Service" => self.objects.services.remove(&key).is_some(),

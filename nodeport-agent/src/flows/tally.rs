@@ -50,6 +50,8 @@ struct Seen {
 pub struct Tally {
     cap: usize,
     names: HashMap<FrontendOf, Arc<ServicePortName>>,
+    /// How many front ends each service port has.
+    frontends: HashMap<Arc<ServicePortName>, usize>,
     seen: HashMap<Tuple, Seen>,
     sums: BTreeMap<Whose, Sum>,
     /// Flows of an earlier agent are not new: of what the first walks see, only what comes on top counts.
@@ -63,21 +65,56 @@ impl Tally {
         Self {
             cap,
             names: HashMap::new(),
+            frontends: HashMap::new(),
             seen: HashMap::new(),
             sums: BTreeMap::new(),
             counting_since_secs: None,
         }
     }
 
-    /// Which service port each front end belongs to, from now on. Sums of service ports that are gone go.
-    pub fn set_names(&mut self, names: HashMap<FrontendOf, Arc<ServicePortName>>) {
-        let known: HashSet<&ServicePortName> = names.values().map(|name| &**name).collect();
-        self.sums.retain(|whose, _| {
-            whose
-                .as_ref()
-                .is_none_or(|(name, _)| known.contains(&**name))
-        });
-        self.names = names;
+    /// Which service port front ends belong to, from now on; `None` if one is gone. Sums of service ports that are gone go.
+    pub fn rename(
+        &mut self,
+        changes: impl IntoIterator<Item = (FrontendOf, Option<ServicePortName>)>,
+    ) {
+        let mut without = HashSet::new();
+        for (frontend, name) in changes {
+            let now = name.map(|name| match self.frontends.get_key_value(&name) {
+                Some((known, _)) => Arc::clone(known),
+                None => Arc::new(name),
+            });
+            if let Some(name) = &now {
+                *self.frontends.entry(Arc::clone(name)).or_default() += 1;
+            }
+            let before = match now {
+                Some(name) => self.names.insert(frontend, name),
+                None => self.names.remove(&frontend),
+            };
+            if let Some(before) = before
+                && let Some(count) = self.frontends.get_mut(&before)
+            {
+                *count -= 1;
+                if *count == 0 {
+                    self.frontends.remove(&before);
+                    without.insert(before);
+                }
+            }
+        }
+        without.retain(|name| !self.frontends.contains_key(name));
+        for name in without {
+            self.drop_sums(&name);
+        }
+    }
+
+    fn drop_sums(&mut self, name: &Arc<ServicePortName>) {
+        let first = SocketAddr::from(([0; 4], 0));
+        let of_it = self.sums.range(Some((Arc::clone(name), first))..);
+        let of_it = of_it.map(|(whose, _)| whose.clone());
+        let of_it =
+            of_it.take_while(|whose| whose.as_ref().is_some_and(|(other, _)| other == name));
+        for whose in of_it.collect::<Vec<_>>() {
+            self.sums.remove(&whose);
+        }
     }
 
     /// A walk saw an entry.
@@ -170,9 +207,9 @@ mod tests {
 
     fn web() -> Arc<ServicePortName> {
         Arc::new(ServicePortName {
-            namespace: "shop".to_owned(),
-            name: "web".to_owned(),
-            port: "http".to_owned(),
+            namespace: "shop".into(),
+            name: "web".into(),
+            port: "http".into(),
             protocol: crate::model::desired::Protocol::Tcp,
         })
     }
@@ -217,7 +254,7 @@ mod tests {
     fn tally(cap: usize) -> Tally {
         let mut tally = Tally::new(cap);
         let any = IpAddr::from([0, 0, 0, 0]);
-        tally.set_names(HashMap::from([((any, 30080, protocol::TCP), web())]));
+        tally.rename([((any, 30080, protocol::TCP), Some((*web()).clone()))]);
         tally
     }
 
@@ -290,7 +327,7 @@ mod tests {
         walk(&mut tally, &[], 1050 + FORGET_SECS);
         assert!(tally.seen.is_empty());
         assert_eq!(of(&tally, 5).connections, 1, "its sum stays");
-        tally.set_names(HashMap::new());
+        tally.rename([((IpAddr::from([0; 4]), 30080, protocol::TCP), None)]);
         assert!(tally.sums().is_empty(), "until its Service goes");
         walk(&mut tally, &[pair(2, 5, 10)], 1200);
         assert!(

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use super::conflict::Claims;
 use super::desired::{
@@ -26,7 +27,7 @@ pub struct CompiledService {
     /// The front ends it asks for; another Service may have a better claim to one.
     pub claims: Vec<Claim>,
     /// Of each of its UDP ports, the endpoints that existing flows may keep.
-    pub serving: BTreeMap<ServicePortName, BTreeSet<SocketAddr>>,
+    pub serving: BTreeMap<ServicePortName, Arc<BTreeSet<SocketAddr>>>,
     /// Fields that cannot be followed.
     pub reports: Vec<Report>,
 }
@@ -37,12 +38,13 @@ pub struct Claim {
     /// Where.
     pub id: FrontendId,
     /// What.
-    pub frontend: DesiredFrontend,
+    pub frontend: Arc<DesiredFrontend>,
     /// The field that asks for it.
     pub field: String,
 }
 
-/// The desired state of a snapshot, and all that could not be followed.
+/// The desired state of a snapshot, and all that could not be followed, from nothing: what [`Compiler`](super::Compiler) is to arrive
+/// at from any earlier state.
 #[must_use]
 pub fn compile(snapshot: &Snapshot) -> (Desired, Vec<Report>) {
     let objects = &snapshot.objects;
@@ -51,10 +53,9 @@ pub fn compile(snapshot: &Snapshot) -> (Desired, Vec<Report>) {
         node: &snapshot.node_name,
         zone: node.and_then(|node| node.zone.as_deref()),
     };
-    let mut slices: BTreeMap<(&str, &str), Vec<&EndpointSlice>> = BTreeMap::new();
+    let mut slices: BTreeMap<ObjectKey, Vec<&EndpointSlice>> = BTreeMap::new();
     for slice in objects.endpoint_slices.values() {
-        if let Some(service) = &slice.service {
-            let key = (slice.meta.key.namespace.as_str(), service.as_str());
+        if let Some(key) = slice.service_key() {
             slices.entry(key).or_default().push(slice);
         }
     }
@@ -62,11 +63,7 @@ pub fn compile(snapshot: &Snapshot) -> (Desired, Vec<Report>) {
     let mut reports = objects.reports.clone();
     let mut claims = Claims::default();
     for service in objects.services.values() {
-        let key = (
-            service.meta.key.namespace.as_str(),
-            service.meta.key.name.as_str(),
-        );
-        let of_service = slices.get(&key).map_or(&[][..], Vec::as_slice);
+        let of_service = slices.get(&service.meta.key).map_or(&[][..], Vec::as_slice);
         let compiled = compile_service(service, of_service, place);
         desired.serving.extend(compiled.serving);
         reports.extend(compiled.reports);
@@ -74,7 +71,7 @@ pub fn compile(snapshot: &Snapshot) -> (Desired, Vec<Report>) {
             claims.add(&service.meta, claim);
         }
     }
-    desired.frontends = claims.settle(&mut reports);
+    desired.frontends = claims.settle_all(&mut reports);
     reports.extend(
         objects
             .services
@@ -87,7 +84,7 @@ pub fn compile(snapshot: &Snapshot) -> (Desired, Vec<Report>) {
     if let Some(node) = node {
         reports.extend(problems(&node.meta, Kind::Node));
     }
-    compile_node(snapshot, node, &mut desired, &mut reports);
+    reports.extend(compile_node(snapshot, node, &mut desired));
     reports.sort();
     (desired, reports)
 }
@@ -115,7 +112,7 @@ pub fn compile_service(
             let name = service.port_name(&port.value);
             if port.value.protocol == Protocol::Udp {
                 let serving = compiled.serving.entry(name.clone()).or_default();
-                serving.extend(pool.serving());
+                Arc::make_mut(serving).extend(pool.serving());
             }
             let sets = Sets::new(service, &pool);
             claim_frontends(
@@ -153,10 +150,10 @@ pub fn compile_service(
 
 /// The sets of one service port in one family.
 struct Sets {
-    internal: BackendSet,
+    internal: Arc<BackendSet>,
     internal_local: bool,
-    outside: BackendSet,
-    inside: BackendSet,
+    outside: Arc<BackendSet>,
+    inside: Arc<BackendSet>,
     external_local: bool,
 }
 
@@ -164,13 +161,18 @@ impl Sets {
     fn new(service: &Service, pool: &Pool<'_>) -> Self {
         let internal_local = service.internal_policy == TrafficPolicy::Local;
         let external_local = service.external_policy_is_local();
-        let of = |local| if local { pool.local() } else { pool.cluster() };
+        let cluster = Arc::new(pool.cluster());
+        let local = (internal_local || external_local).then(|| Arc::new(pool.local()));
+        let of = |is_local| {
+            let local = local.as_ref().filter(|_| is_local);
+            Arc::clone(local.unwrap_or(&cluster))
+        };
         Self {
             internal: of(internal_local),
             internal_local,
             outside: of(external_local),
             // Clients on this node are short-circuited to the whole cluster's endpoints (7.1, 7.4).
-            inside: pool.cluster(),
+            inside: of(false),
             external_local,
         }
     }
@@ -209,7 +211,7 @@ fn claim_frontends(
                 port: number,
                 protocol: port.value.protocol,
             },
-            frontend: sets.frontend(kind, name),
+            frontend: Arc::new(sets.frontend(kind, name)),
             field,
         });
     };
@@ -260,13 +262,13 @@ fn load_balancer_field(index: usize) -> String {
     format!("status.loadBalancer.ingress[{index}].ip")
 }
 
-/// What depends on the node alone.
-fn compile_node(
+/// What depends on the node alone, once the front ends are known.
+pub(super) fn compile_node(
     snapshot: &Snapshot,
     node: Option<&Node>,
     desired: &mut Desired,
-    reports: &mut Vec<Report>,
-) {
+) -> Vec<Report> {
+    let mut reports = Vec::new();
     let host = &snapshot.host_addresses;
     desired.host_addresses = host.iter().map(|one| one.address).collect();
     let option = &snapshot.options.node_port_addresses;
@@ -274,8 +276,8 @@ fn compile_node(
     let own_node = || ObjectRef {
         kind: Kind::Node,
         key: ObjectKey {
-            namespace: String::new(),
-            name: snapshot.node_name.clone(),
+            namespace: "".into(),
+            name: snapshot.node_name.as_str().into(),
         },
     };
     let mut tell = |reason| {
@@ -290,10 +292,13 @@ fn compile_node(
         tell(Reason::NodeUnknown);
     }
     for family in Family::ALL {
-        let wanted = desired
-            .frontends
-            .keys()
-            .any(|id| id.listen == Listen::Node(family));
+        let first = FrontendId {
+            listen: Listen::Node(family),
+            port: 0,
+            protocol: Protocol::Tcp,
+        };
+        let next = desired.frontends.range(first..).next();
+        let wanted = next.is_some_and(|(id, _)| id.listen == first.listen);
         let accepted = &desired.node_port_addresses;
         if wanted
             && !accepted
@@ -303,9 +308,10 @@ fn compile_node(
             tell(Reason::NoNodePortAddress(family));
         }
     }
+    reports
 }
 
-fn problems(meta: &Meta, kind: Kind) -> impl Iterator<Item = Report> {
+pub(super) fn problems(meta: &Meta, kind: Kind) -> impl Iterator<Item = Report> {
     (meta.problems.iter())
         .map(move |problem| report(meta, kind, problem.field.clone(), problem.reason.clone()))
 }
@@ -343,7 +349,7 @@ impl Service {
         ServicePortName {
             namespace: self.meta.key.namespace.clone(),
             name: self.meta.key.name.clone(),
-            port: port.name.clone(),
+            port: port.name.as_str().into(),
             protocol: port.protocol,
         }
     }

@@ -184,8 +184,8 @@ fn key(root: &Field<'_, '_>, kind: Kind) -> Option<ObjectKey> {
         }
     };
     Some(ObjectKey {
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
+        namespace: namespace.into(),
+        name: name.into(),
     })
 }
 

@@ -3,8 +3,12 @@
 //! Owns names and addresses as people know them. It refuses to know slots, identifiers and map layouts: those are the plan's.
 //! Invariant: it is a pure function of the snapshot, in an order that does not depend on the order of events.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
 
 /// Transport protocol of a service port. SCTP is not programmed yet, but front ends name it in reports.
 #[derive(
@@ -81,16 +85,17 @@ pub enum FrontendKind {
 }
 
 /// The name of a service port: what Kubernetes calls it. Its identity across changes of numbers.
-#[derive(
-    Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 pub struct ServicePortName {
     /// `metadata.namespace`.
-    pub namespace: String,
+    #[serde(serialize_with = "super::text::as_str")]
+    pub namespace: Arc<str>,
     /// `metadata.name`.
-    pub name: String,
+    #[serde(serialize_with = "super::text::as_str")]
+    pub name: Arc<str>,
     /// `spec.ports[].name`, empty if it has none.
-    pub port: String,
+    #[serde(serialize_with = "super::text::as_str")]
+    pub port: Arc<str>,
     /// Protocol.
     pub protocol: Protocol,
 }
@@ -118,9 +123,7 @@ pub enum IfEmpty {
 }
 
 /// The endpoints of a front end for one kind of client. Sorted, without duplicates.
-#[derive(
-    Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BackendSet {
     /// The endpoints.
     pub backends: BTreeSet<DesiredBackend>,
@@ -129,7 +132,7 @@ pub struct BackendSet {
 }
 
 /// One front end as it should be.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DesiredFrontend {
     /// Which field it comes from.
     pub kind: FrontendKind,
@@ -138,20 +141,46 @@ pub struct DesiredFrontend {
     /// The policy that governs it is Local: the client's address is never rewritten.
     pub policy_local: bool,
     /// Endpoints for clients that are not on this node.
-    pub outside: BackendSet,
+    pub outside: Arc<BackendSet>,
     /// Endpoints for Pods of this node (differs from `outside` where externalTrafficPolicy is Local, behaviours 7.1).
-    pub inside: BackendSet,
+    pub inside: Arc<BackendSet>,
 }
 
-/// Everything that this node's maps should say.
-#[derive(Clone, Debug, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+/// Everything that this node's maps should say. A copy costs nothing, and shares with the original what neither changes.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Desired {
     /// Front ends.
-    pub frontends: BTreeMap<FrontendId, DesiredFrontend>,
+    pub frontends: OrdMap<FrontendId, Arc<DesiredFrontend>>,
     /// For UDP service ports: the endpoints that existing flows may keep (serving, any policy; behaviours 17.3, 17.4).
-    pub serving: BTreeMap<ServicePortName, BTreeSet<SocketAddr>>,
+    pub serving: OrdMap<ServicePortName, Arc<BTreeSet<SocketAddr>>>,
     /// Node addresses on which NodePorts answer (`--nodeport-addresses`).
     pub node_port_addresses: BTreeSet<IpAddr>,
     /// Every address assigned to a device of this node.
     pub host_addresses: BTreeSet<IpAddr>,
+}
+
+impl Desired {
+    /// The service ports of which a front end, or an endpoint that flows may keep, is another than before. The cost grows with
+    /// what is not shared.
+    #[must_use]
+    pub fn changed_since<'a>(&'a self, before: &'a Self) -> BTreeSet<&'a ServicePortName> {
+        let mut changed = BTreeSet::new();
+        for item in before.frontends.diff(&self.frontends) {
+            match item {
+                DiffItem::Add(_, one) | DiffItem::Remove(_, one) => {
+                    changed.insert(&one.service_port);
+                }
+                DiffItem::Update { old, new } => {
+                    changed.extend([&old.1.service_port, &new.1.service_port]);
+                }
+            }
+        }
+        for item in before.serving.diff(&self.serving) {
+            let (DiffItem::Add(name, _)
+            | DiffItem::Remove(name, _)
+            | DiffItem::Update { new: (name, _), .. }) = item;
+            changed.insert(name);
+        }
+        changed
+    }
 }

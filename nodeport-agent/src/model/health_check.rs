@@ -5,9 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::desired::Family;
-use super::objects::{ObjectKey, Service, ServiceType, TrafficPolicy};
+use super::objects::{EndpointSlice, ObjectKey, Service, ServiceType, TrafficPolicy};
 use super::snapshot::Snapshot;
 
 /// The health check of one Service.
@@ -23,47 +24,39 @@ pub struct HealthCheck {
 #[must_use]
 pub fn health_checks(snapshot: &Snapshot) -> BTreeMap<ObjectKey, HealthCheck> {
     let objects = &snapshot.objects;
-    let mut ready: BTreeMap<ObjectKey, BTreeSet<IpAddr>> = objects
-        .services
-        .values()
-        .filter(|service| service.health_check_port().is_some())
-        .map(|service| (service.meta.key.clone(), BTreeSet::new()))
-        .collect();
-    // Most clusters have few of these Services, and most nodes none: then slices are not looked at.
-    if ready.is_empty() {
-        return BTreeMap::new();
-    }
+    let mut slices: BTreeMap<ObjectKey, Vec<&EndpointSlice>> = BTreeMap::new();
     for slice in objects.endpoint_slices.values() {
-        let Some(name) = &slice.service else { continue };
-        let key = ObjectKey {
-            namespace: slice.meta.key.namespace.clone(),
-            name: name.clone(),
-        };
-        if let Some(found) = ready.get_mut(&key).filter(|_| !slice.ports.is_empty()) {
-            let here = slice.endpoints.iter();
-            let here = here.filter(|one| one.ready && one.node == snapshot.node_name);
-            found.extend(here.map(|one| one.address));
+        if let Some(key) = slice.service_key() {
+            slices.entry(key).or_default().push(slice);
         }
     }
-    let check = |(key, addresses): (ObjectKey, BTreeSet<IpAddr>)| {
-        let service = objects.services.get(&key)?;
-        let of = |family| {
-            addresses
-                .iter()
-                .filter(|one| Family::of(**one) == family)
-                .count()
-        };
-        let families = service
-            .cluster_ips
-            .iter()
-            .map(|entry| Family::of(entry.value));
-        let check = HealthCheck {
-            port: service.health_check_port()?,
-            local_endpoints: families.map(|family| (family, of(family))).collect(),
-        };
-        Some((key, check))
+    let check = |(key, service): (&ObjectKey, &Arc<Service>)| {
+        let slices = slices.get(key).map_or(&[][..], Vec::as_slice);
+        let check = health_check(service, slices, &snapshot.node_name)?;
+        Some((key.clone(), check))
     };
-    ready.into_iter().filter_map(check).collect()
+    objects.services.iter().filter_map(check).collect()
+}
+
+/// The health check of one Service, its slices being those that name it.
+#[must_use]
+pub(super) fn health_check(
+    service: &Service,
+    slices: &[&EndpointSlice],
+    node_name: &str,
+) -> Option<HealthCheck> {
+    let port = service.health_check_port()?;
+    let used = slices.iter().filter(|slice| !slice.ports.is_empty());
+    let here = used
+        .flat_map(|slice| &slice.endpoints)
+        .filter(|one| one.ready && one.node == node_name);
+    let addresses: BTreeSet<IpAddr> = here.map(|one| one.address).collect();
+    let of = |family| (addresses.iter().filter(|one| Family::of(**one) == family)).count();
+    let families = (service.cluster_ips.iter()).map(|entry| Family::of(entry.value));
+    Some(HealthCheck {
+        port,
+        local_endpoints: families.map(|family| (family, of(family))).collect(),
+    })
 }
 
 impl Service {
@@ -78,8 +71,6 @@ impl Service {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use serde_json::json;
 
     use super::*;
@@ -122,7 +113,7 @@ mod tests {
         found
             .map(|(key, check)| {
                 (
-                    key.name,
+                    key.name.to_string(),
                     check.port,
                     check.local_endpoints.into_values().collect(),
                 )

@@ -43,7 +43,7 @@ impl Snapshot {
     /// This node's own Node object, if it is known.
     #[must_use]
     pub fn node(&self) -> Option<&Node> {
-        self.objects.nodes.get(&self.node_name).map(|node| &**node)
+        self.objects.nodes.get(&*self.node_name).map(|node| &**node)
     }
 }
 

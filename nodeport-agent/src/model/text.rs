@@ -16,11 +16,19 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
+
+use serde::Serializer;
 
 use super::desired::{
     BackendSet, Desired, DesiredBackend, DesiredFrontend, Family, FrontendId, FrontendKind,
     IfEmpty, Listen, Protocol, ServicePortName,
 };
+
+/// A shared text, for serde.
+pub(super) fn as_str<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(text)
+}
 
 impl Protocol {
     /// In lower case, as `nft`, `ss` and `curl` write it.
@@ -125,7 +133,7 @@ impl fmt::Display for Desired {
             if endpoints.is_empty() {
                 f.write_str("none")?;
             }
-            spaced(f, endpoints)?;
+            spaced(f, &**endpoints)?;
             writeln!(f)?;
         }
         for address in &self.node_port_addresses {

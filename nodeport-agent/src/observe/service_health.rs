@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use hyper::header::HeaderName;
+use imbl::OrdMap;
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -26,7 +27,7 @@ const WEIGHT: HeaderName = HeaderName::from_static("x-load-balancing-endpoint-we
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// The Services.
-    pub checks: BTreeMap<ObjectKey, HealthCheck>,
+    pub checks: OrdMap<ObjectKey, HealthCheck>,
     /// Addresses of each family; none of a family's own stands for all of them (15.7).
     pub addresses: BTreeMap<Family, Vec<IpAddr>>,
 }

@@ -19,12 +19,12 @@ fn free_port() -> u16 {
 
 fn wanted(port: u16, count: usize) -> Wanted {
     let key = ObjectKey {
-        namespace: "live".to_owned(),
-        name: "lb-local".to_owned(),
+        namespace: "live".into(),
+        name: "lb-local".into(),
     };
     let local_endpoints = BTreeMap::from([(Family::V4, count)]);
     Wanted {
-        checks: BTreeMap::from([(
+        checks: OrdMap::from_iter([(
             key,
             HealthCheck {
                 port,
@@ -153,9 +153,11 @@ async fn a_port_that_is_taken_is_told_of_and_tried_again_15_9() {
 fn without_addresses_of_its_own_a_family_listens_on_all_of_them_15_7() {
     let mut all = wanted(1, 1);
     all.addresses.clear();
-    all.checks.values_mut().for_each(|check| {
+    let keys: Vec<_> = all.checks.keys().cloned().collect();
+    for key in keys {
+        let check = all.checks.get_mut(&key).expect("a check");
         check.local_endpoints.insert(Family::V6, 2);
-    });
+    }
     let places: Vec<_> = all
         .places()
         .into_iter()

@@ -6,11 +6,13 @@
 
 use nodeport_common::{V4, V6};
 
-use super::differ::{FamilyPlan, Phase, plan_family};
+use std::collections::BTreeSet;
+
+use super::differ::{FamilyPlan, Phase, Scope, plan_family};
 use super::installed::Installed;
 use super::refusal::Refused;
 use super::step::{Change, Step};
-use super::unit::units;
+use super::unit::{Units, changed_units, units};
 use crate::model::desired::{Desired, ServicePortName};
 
 /// What to do, in order, and what stays undone.
@@ -37,9 +39,34 @@ pub struct Planned {
 /// The steps from what is installed to what is desired.
 #[must_use]
 pub fn diff(desired: &Desired, installed: &Installed) -> Plan {
-    let units = units(desired, installed);
-    let v4 = plan_family::<V4>(&units.v4, installed.v4(), desired);
-    let v6 = plan_family::<V6>(&units.v6, installed.v6(), desired);
+    plan(
+        units(desired, installed),
+        &Scope::Everything,
+        desired,
+        installed,
+    )
+}
+
+/// As [`diff`], if `before` is in place as a whole: the same steps, found by looking at nothing but what changed since. `None` if that
+/// is not enough: something does not fit, addresses of the node changed, or a former life left something to be done.
+#[must_use]
+pub fn diff_since(before: &Desired, desired: &Desired, installed: &Installed) -> Option<Plan> {
+    let same_node = before.host_addresses == desired.host_addresses
+        && before.node_port_addresses == desired.node_port_addresses;
+    if !same_node || installed.generation_due {
+        return None;
+    }
+    let names = desired.changed_since(before);
+    let known = names.iter().filter_map(|name| installed.ids().id(name));
+    let known: BTreeSet<u32> = known.collect();
+    let units = changed_units(&names, before, desired, installed);
+    let plan = plan(units, &Scope::Only(known), desired, installed);
+    plan.refused.is_empty().then_some(plan)
+}
+
+fn plan(units: Units<'_>, scope: &Scope, desired: &Desired, installed: &Installed) -> Plan {
+    let v4 = plan_family::<V4>(&units.v4, scope, installed.v4(), installed.ids(), desired);
+    let v6 = plan_family::<V6>(&units.v6, scope, installed.v6(), installed.ids(), desired);
     let generation = v4.stale_flows
         || v6.stale_flows
         || (installed.generation_due && (v4.has_endpoints || v6.has_endpoints));

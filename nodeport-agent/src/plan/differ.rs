@@ -6,12 +6,13 @@
 mod addresses;
 mod values;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use nodeport_common::{Backend, Frontend, FrontendKey, ServingKey};
 
 use super::family::{Ip, backend};
+use super::ids::Ids;
 use super::installed::Tables;
 use super::refusal::{MapNames, Need, Reason, Refused, Room};
 use super::slots::Slots;
@@ -46,6 +47,15 @@ impl Phase {
     ];
 }
 
+/// What a plan looks at.
+#[derive(Clone, Debug)]
+pub(super) enum Scope {
+    /// All that is desired and all that is installed.
+    Everything,
+    /// The units, and what is installed for these numbers; all else is in place.
+    Only(BTreeSet<u32>),
+}
+
 /// The changes of one family by phase, each with the number of its service port.
 pub(super) struct FamilyPlan<A> {
     phases: [Vec<(Option<u32>, Change<A>)>; 8],
@@ -64,7 +74,9 @@ impl<A> FamilyPlan<A> {
 }
 
 struct Differ<'a, A> {
+    scope: &'a Scope,
     tables: &'a Tables<A>,
+    ids: &'a Ids,
     units: &'a [Unit<'a, A>],
     /// Which unit wants a front end.
     claims: HashMap<FrontendKey<A>, usize>,
@@ -82,10 +94,12 @@ struct Differ<'a, A> {
 /// Plans one family.
 pub(super) fn plan_family<A: Ip>(
     units: &[Unit<'_, A>],
+    scope: &Scope,
     tables: &Tables<A>,
+    ids: &Ids,
     desired: &Desired,
 ) -> FamilyPlan<A> {
-    let mut differ = Differ::new(units, tables);
+    let mut differ = Differ::new(units, scope, tables, ids);
     let node = differ.node_addresses(desired);
     differ.gone();
     // What is installed comes first: when space is short, changes win over new service ports.
@@ -103,18 +117,25 @@ pub(super) fn plan_family<A: Ip>(
         }
     }
     differ.orphans();
-    differ.addresses(node);
+    differ.addresses(node, desired);
     differ.out
 }
 
 impl<'a, A: Ip> Differ<'a, A> {
-    fn new(units: &'a [Unit<'a, A>], tables: &'a Tables<A>) -> Self {
+    fn new(
+        units: &'a [Unit<'a, A>],
+        scope: &'a Scope,
+        tables: &'a Tables<A>,
+        ids: &'a Ids,
+    ) -> Self {
         let members = |(index, unit): (usize, &Unit<'_, A>)| {
             let keys: Vec<_> = unit.members.iter().map(|member| member.0).collect();
             keys.into_iter().map(move |key| (key, index))
         };
         Self {
+            scope,
             tables,
+            ids,
             units,
             claims: units.iter().enumerate().flat_map(members).collect(),
             slots: tables.sets.slots().clone(),
@@ -144,23 +165,31 @@ impl<'a, A: Ip> Differ<'a, A> {
     fn gone(&mut self) {
         let tables = self.tables;
         let living: HashSet<u32> = self.units.iter().map(|unit| unit.id).collect();
-        for (key, value) in &tables.frontends {
-            if !living.contains(&value.service) && !self.claims.contains_key(key) {
-                let service = Some(value.service);
-                self.emit(
-                    Phase::DeleteFirst,
-                    service,
-                    Change::DeleteFrontend { key: *key },
-                );
+        let dead: BTreeSet<u32> = match self.scope {
+            Scope::Everything => tables
+                .services()
+                .filter(|id| !living.contains(id))
+                .collect(),
+            Scope::Only(ids) => ids
+                .difference(&living.into_iter().collect())
+                .copied()
+                .collect(),
+        };
+        let frontends = dead
+            .iter()
+            .flat_map(|&id| tables.keys_of(id).map(move |key| (*key, id)));
+        let gone: BTreeMap<FrontendKey<A>, u32> = frontends.collect();
+        for (key, service) in gone {
+            if !self.claims.contains_key(&key) {
+                let change = Change::DeleteFrontend { key };
+                self.emit(Phase::DeleteFirst, Some(service), change);
                 self.room.frontends += 1;
             }
         }
-        for (&service, keys) in &tables.serving {
-            if !living.contains(&service) {
-                for key in keys {
-                    let change = Change::RemoveServing(*key);
-                    self.emit(Phase::RemoveServing, Some(service), change);
-                }
+        for service in dead {
+            for key in tables.serving.get(&service).into_iter().flatten() {
+                let change = Change::RemoveServing(*key);
+                self.emit(Phase::RemoveServing, Some(service), change);
             }
         }
     }

@@ -123,6 +123,20 @@ pub fn frontend_key<A: Ip>(id: &FrontendId) -> Option<FrontendKey<A>> {
     })
 }
 
+/// The front end that a key stands for; `None` if its protocol is unknown.
+pub(super) fn frontend_id<A: Ip>(key: &FrontendKey<A>) -> Option<FrontendId> {
+    let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+    Some(FrontendId {
+        listen: if key.address == A::UNSPECIFIED {
+            Listen::Node(A::FAMILY)
+        } else {
+            Listen::Address(key.address.ip())
+        },
+        port: u16::from_be_bytes(key.port),
+        protocol: (protocols.into_iter()).find(|one| protocol_number(*one) == key.protocol)?,
+    })
+}
+
 /// The slot of an endpoint; `None` if it is of the other family.
 #[must_use]
 pub fn backend<A: Ip>(desired: &DesiredBackend) -> Option<Backend<A>> {
@@ -182,6 +196,7 @@ mod tests {
         assert_eq!(key.port, [0x75, 0x80]);
         assert_eq!(key.protocol, 17);
         assert_eq!(frontend_key::<V6>(&id), None);
+        assert_eq!(frontend_id(&key), Some(id));
         assert_eq!(frontend_text(&key), "node:30080/UDP");
 
         let id = FrontendId {
@@ -192,6 +207,7 @@ mod tests {
         let key = frontend_key::<V6>(&id).expect("an IPv6 address");
         assert_eq!(key.address[..2], [0xfd, 0x00]);
         assert_eq!(frontend_text(&key), "[fd00::a]:443/TCP");
+        assert_eq!(frontend_id(&key), Some(id));
         assert_eq!(frontend_key::<V4>(&id), None);
     }
 

@@ -4,8 +4,10 @@
 //! numbers are written. Invariants: a number has one name at a time, 0 is never given, and a number given back is given
 //! again as late as possible.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
+
+use imbl::OrdMap;
 
 use crate::model::desired::ServicePortName;
 
@@ -13,7 +15,7 @@ use crate::model::desired::ServicePortName;
 #[derive(Clone, Debug, Default)]
 pub struct Ids {
     by_name: HashMap<Arc<ServicePortName>, u32>,
-    by_id: BTreeMap<u32, Arc<ServicePortName>>,
+    by_id: OrdMap<u32, Arc<ServicePortName>>,
     /// The largest number ever seen or given.
     last: u32,
 }
@@ -38,6 +40,12 @@ impl Ids {
     #[must_use]
     pub fn name(&self, id: u32) -> Option<&ServicePortName> {
         self.by_id.get(&id).map(AsRef::as_ref)
+    }
+
+    /// All names by number, as they are now.
+    #[must_use]
+    pub fn names(&self) -> OrdMap<u32, Arc<ServicePortName>> {
+        self.by_id.clone()
     }
 
     /// Whether a number has a name.
@@ -65,15 +73,11 @@ impl Ids {
         }
     }
 
-    /// Forgets the names for which `keep` is false.
-    pub fn retain(&mut self, mut keep: impl FnMut(u32, &ServicePortName) -> bool) {
-        self.by_id.retain(|&id, name| {
-            let keep = keep(id, name);
-            if !keep {
-                self.by_name.remove(name);
-            }
-            keep
-        });
+    /// Forgets the name of a number.
+    pub fn forget(&mut self, id: u32) {
+        if let Some(name) = self.by_id.remove(&id) {
+            self.by_name.remove(&name);
+        }
     }
 }
 
@@ -104,9 +108,9 @@ mod tests {
 
     fn port(name: &str) -> ServicePortName {
         ServicePortName {
-            namespace: "default".to_owned(),
-            name: name.to_owned(),
-            port: String::new(),
+            namespace: "default".into(),
+            name: name.into(),
+            port: "".into(),
             protocol: Protocol::Tcp,
         }
     }
@@ -118,7 +122,7 @@ mod tests {
         let fresh = Fresh::after(ids.last()).next(|id| ids.is_named(id));
         assert_eq!(fresh, 10);
         ids.assign(&port("a"), fresh);
-        ids.retain(|_, _| false);
+        ids.forget(fresh);
         assert_eq!(ids.id(&port("a")), None);
         assert_eq!(ids.name(10), None);
         assert_eq!(Fresh::after(ids.last()).next(|id| ids.is_named(id)), 11);

@@ -23,6 +23,8 @@ pub struct Installed {
     pub(super) ids: Ids,
     /// A former life may have ended between the removal of an endpoint and the raise of the generation.
     pub(super) generation_due: bool,
+    /// Numbers that may have lost their last entry.
+    idle: Vec<u32>,
 }
 
 /// The tables of one address family.
@@ -49,6 +51,7 @@ impl Installed {
             v4,
             v6,
             ids: Ids::adopt(seen.into_iter()),
+            idle: Vec::new(),
         }
     }
 
@@ -74,14 +77,15 @@ impl Installed {
     pub fn begin(&mut self, plan: &Plan) {
         for (name, id) in &plan.names {
             self.ids.assign(name, *id);
+            self.idle.push(*id);
         }
     }
 
     /// Notes that one step was carried out.
     pub fn record(&mut self, step: &Step) {
         match step {
-            Step::V4(change) => self.v4.record(change),
-            Step::V6(change) => self.v6.record(change),
+            Step::V4(change) => self.idle.extend(self.v4.record(change)),
+            Step::V6(change) => self.idle.extend(self.v6.record(change)),
             Step::RaiseEndpointGeneration => self.generation_due = false,
         }
     }
@@ -91,8 +95,11 @@ impl Installed {
         self.generation_due |= !complete;
         self.v4.sets.drop_unused(now);
         self.v6.sets.drop_unused(now);
-        let (v4, v6) = (&self.v4, &self.v6);
-        self.ids.retain(|id, _| v4.has(id) || v6.has(id));
+        for id in std::mem::take(&mut self.idle) {
+            if !self.v4.has(id) && !self.v6.has(id) {
+                self.ids.forget(id);
+            }
+        }
     }
 
     /// Frees slots that have rested for at least `grace`.
@@ -182,12 +189,18 @@ impl<A: Ip> Tables<A> {
         self.by_service.contains_key(&service) || self.serving.contains_key(&service)
     }
 
-    fn services(&self) -> impl Iterator<Item = u32> + '_ {
+    /// The front ends of a service port.
+    pub(super) fn keys_of(&self, service: u32) -> impl Iterator<Item = &FrontendKey<A>> {
+        self.by_service.get(&service).into_iter().flatten()
+    }
+
+    pub(super) fn services(&self) -> impl Iterator<Item = u32> + '_ {
         let serving = self.serving.keys().copied();
         self.by_service.keys().copied().chain(serving)
     }
 
-    fn record(&mut self, change: &Change<A>) {
+    /// Notes a change; returns the number that may have lost its last entry by it.
+    fn record(&mut self, change: &Change<A>) -> Option<u32> {
         match change {
             Change::WriteSet { base, backends } => self.sets.written(*base, backends.clone()),
             Change::AddServing(key) => self.record_serving(*key),
@@ -198,15 +211,17 @@ impl<A: Ip> Tables<A> {
                     self.serving_len -= 1;
                     if keys.is_empty() {
                         self.serving.remove(&key.service);
+                        return Some(key.service);
                     }
                 }
             }
             Change::PutFrontend { key, value } => {
-                self.remove(key);
+                let former = self.remove(key);
                 self.sets.hold(value);
                 self.insert(*key, *value);
+                return former;
             }
-            Change::DeleteFrontend { key } => self.remove(key),
+            Change::DeleteFrontend { key } => return self.remove(key),
             Change::PutAddress { address, flags } => {
                 self.addresses.insert(*address, *flags);
             }
@@ -214,6 +229,7 @@ impl<A: Ip> Tables<A> {
                 self.addresses.remove(address);
             }
         }
+        None
     }
 
     fn record_serving(&mut self, key: ServingKey<A>) {
@@ -230,17 +246,17 @@ impl<A: Ip> Tables<A> {
             .insert(key);
     }
 
-    fn remove(&mut self, key: &FrontendKey<A>) {
-        let Some(old) = self.frontends.remove(key) else {
-            return;
-        };
+    /// Takes a front end out; returns the number of its service port if that was the last one.
+    fn remove(&mut self, key: &FrontendKey<A>) -> Option<u32> {
+        let old = self.frontends.remove(key)?;
         self.sets.let_go(&old);
-        if let Some(keys) = self.by_service.get_mut(&old.service) {
-            keys.remove(key);
-            if keys.is_empty() {
-                self.by_service.remove(&old.service);
-            }
+        let keys = self.by_service.get_mut(&old.service)?;
+        keys.remove(key);
+        if !keys.is_empty() {
+            return None;
         }
+        self.by_service.remove(&old.service);
+        Some(old.service)
     }
 }
 

@@ -21,7 +21,7 @@ mod unit;
 mod view;
 
 pub use contents::{Contents, Limits, slots_named};
-pub use diff::{Plan, Planned, diff};
+pub use diff::{Plan, Planned, diff, diff_since};
 pub use family::{
     Ip, backend, frontend_key, frontend_text, protocol_name, protocol_number, serving_key,
     socket_address,

@@ -18,6 +18,8 @@ pub struct Sets<A> {
     slots: Slots,
     runs: BTreeMap<u32, Run<A>>,
     by_content: HashMap<Arc<[Backend<A>]>, u32>,
+    /// First slots of runs that nothing may name any more.
+    idle: BTreeSet<u32>,
 }
 
 /// A run of slots in use.
@@ -46,6 +48,7 @@ impl<A: Ip> Sets<A> {
             slots: Slots::new(capacity),
             runs: BTreeMap::new(),
             by_content: HashMap::new(),
+            idle: BTreeSet::new(),
         };
         for (len, base) in named {
             let end = base.saturating_add(len);
@@ -103,6 +106,7 @@ impl<A: Ip> Sets<A> {
         let len = content.len() as u32;
         self.slots.claim(base, len);
         self.by_content.entry(content.clone()).or_insert(base);
+        self.idle.insert(base);
         self.runs.insert(
             base,
             Run {
@@ -128,20 +132,19 @@ impl<A: Ip> Sets<A> {
         for (base, len) in ranges(frontend) {
             if let Some(run) = self.runs.get_mut(&base).filter(|run| run.len == len) {
                 run.references = run.references.saturating_sub(1);
+                if run.references == 0 {
+                    self.idle.insert(base);
+                }
             }
         }
     }
 
     /// Lets the sets that no front end names rest from `now` on: call it when a plan is over.
     pub fn drop_unused(&mut self, now: Duration) {
-        let unused: Vec<u32> = self
-            .runs
-            .iter()
-            .filter(|(_, run)| run.references == 0)
-            .map(|(&base, _)| base)
-            .collect();
-        for base in unused {
-            self.retire(base, now);
+        for base in std::mem::take(&mut self.idle) {
+            if self.runs.get(&base).is_some_and(|run| run.references == 0) {
+                self.retire(base, now);
+            }
         }
     }
 

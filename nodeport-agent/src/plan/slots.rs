@@ -4,17 +4,19 @@
 //! [`Slots::retire`] and [`Slots::release`], so that a program which still holds an old front end value never reads a slot
 //! that was written again in the meantime.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
-/// The free and the resting runs of one array. All numbers are slots.
+use imbl::{OrdMap, OrdSet};
+
+/// The free and the resting runs of one array. All numbers are slots. A copy, to plan with, costs next to nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Slots {
     capacity: u32,
     /// Free runs, never adjacent to each other: first slot -> length.
-    free: BTreeMap<u32, u32>,
+    free: OrdMap<u32, u32>,
     /// The same runs as (length, first slot), to find the smallest that fits.
-    by_len: BTreeSet<(u32, u32)>,
+    by_len: OrdSet<(u32, u32)>,
     available: u32,
     resting: VecDeque<Resting>,
 }

@@ -4,10 +4,12 @@
 //! end that still belongs to the same service port keeps that service port's number, also across a restart.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
+use imbl::ordmap::DiffItem;
 use nodeport_common::{FrontendKey, ServingKey, V4, V6, frontend_flags};
 
-use super::family::{Ip, frontend_key, serving_key};
+use super::family::{Ip, frontend_id, frontend_key, serving_key};
 use super::ids::Fresh;
 use super::installed::{Installed, Tables};
 use super::refusal::Reason;
@@ -42,7 +44,34 @@ struct Group<'a> {
 
 /// Groups the front ends. Units that have a number come first, in order of their numbers; then the new ones, in order of names.
 pub(super) fn units<'a>(desired: &'a Desired, installed: &Installed) -> Units<'a> {
-    let groups = groups(desired);
+    numbered(groups(&desired.frontends), desired, installed)
+}
+
+/// Those of the named service ports, `before` being what is installed, in the same order. One that is gone has none.
+pub(super) fn changed_units<'a>(
+    names: &BTreeSet<&ServicePortName>,
+    before: &'a Desired,
+    desired: &'a Desired,
+    installed: &Installed,
+) -> Units<'a> {
+    let mut ids: BTreeSet<FrontendId> = BTreeSet::new();
+    for id in names.iter().filter_map(|name| installed.ids().id(name)) {
+        ids.extend(installed.v4().keys_of(id).filter_map(frontend_id));
+        ids.extend(installed.v6().keys_of(id).filter_map(frontend_id));
+    }
+    for item in before.frontends.diff(&desired.frontends) {
+        if let DiffItem::Add(id, _) | DiffItem::Update { new: (id, _), .. } = item {
+            ids.insert(*id);
+        }
+    }
+    let found = ids
+        .iter()
+        .filter_map(|id| desired.frontends.get_key_value(id));
+    let members = found.filter(|(_, frontend)| names.contains(&frontend.service_port));
+    numbered(groups(members), desired, installed)
+}
+
+fn numbered<'a>(groups: Vec<Group<'a>>, desired: &'a Desired, installed: &Installed) -> Units<'a> {
     let (known, mut unknown): (Vec<_>, Vec<_>) = groups
         .into_iter()
         .map(|group| (installed.ids().id(group.name), group))
@@ -66,10 +95,12 @@ pub(super) fn units<'a>(desired: &'a Desired, installed: &Installed) -> Units<'a
 }
 
 /// The front ends of each service port.
-fn groups(desired: &Desired) -> Vec<Group<'_>> {
+fn groups<'a>(
+    frontends: impl IntoIterator<Item = (&'a FrontendId, &'a Arc<DesiredFrontend>)>,
+) -> Vec<Group<'a>> {
     let mut groups: Vec<Group<'_>> = Vec::new();
     let mut by_name: HashMap<&ServicePortName, usize> = HashMap::new();
-    for (id, frontend) in &desired.frontends {
+    for (id, frontend) in frontends {
         let name = &frontend.service_port;
         let index = *by_name.entry(name).or_insert_with(|| {
             groups.push(Group {
@@ -108,7 +139,8 @@ fn unit<'a, A: Ip>(
         return None;
     }
     let serving = if name.protocol == Protocol::Udp {
-        let endpoints = desired.serving.get(name).into_iter().flatten();
+        let endpoints = desired.serving.get(name);
+        let endpoints = endpoints.into_iter().flat_map(|all| all.iter());
         endpoints
             .filter_map(|endpoint| serving_key(id, *endpoint))
             .collect()

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use imbl::OrdMap;
 use nodeport_common::Hook;
 use tokio::sync::watch;
 
@@ -14,6 +15,8 @@ use crate::datapath::devices::{DeviceState, Observed};
 use crate::datapath::{Config, XdpPolicy};
 use crate::flows::Walked;
 use crate::maps::KernelStore;
+use crate::model::Reports;
+use crate::model::desired::ServicePortName;
 use crate::observe::contents::Names;
 use crate::observe::service_health::ServiceHealth;
 use crate::observe::{Status, SyncStatus, counters};
@@ -49,9 +52,10 @@ pub(super) struct Synced {
     /// Whether the maps were completely written at least once.
     pub(super) ready: bool,
     pub(super) sync: Option<SyncStatus>,
-    pub(super) rejected: Vec<serde_json::Value>,
+    pub(super) rejected: Reports,
     pub(super) counts: BTreeMap<String, u64>,
-    pub(super) names: Names,
+    /// Service ports by number.
+    pub(super) names: OrdMap<u32, Arc<ServicePortName>>,
 }
 
 impl Shared {
@@ -107,6 +111,15 @@ impl Shared {
     /// The maps are open.
     pub(super) fn opened(&self, store: KernelStore) {
         let _first: Result<(), _> = self.store.set(store);
+    }
+
+    /// Names of service ports by number.
+    pub(super) fn names(&self) -> Names {
+        let names = self.synced().names.clone();
+        names
+            .iter()
+            .map(|(id, name)| (*id, format!("{name} {}", name.protocol)))
+            .collect()
     }
 
     /// The last update, to be changed.
@@ -182,7 +195,9 @@ impl Shared {
             counts,
             sync: synced.sync,
             source,
-            rejected: synced.rejected,
+            rejected: (synced.rejected.iter())
+                .filter_map(|report| serde_json::to_value(report).ok())
+                .collect(),
             capacities: self.capacities(),
             not_honoured: self.not_honoured.clone(),
             outcomes,

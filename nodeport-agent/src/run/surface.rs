@@ -3,7 +3,7 @@
 //! Owns the way from an update to what others may ask. Refuses to know the forms of answers. Invariant: a server that cannot listen
 //! stops nothing, unless the operator wants it so.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,16 +13,14 @@ use nodeport_common::protocol;
 use tokio::sync::watch;
 
 use super::shared::Shared;
+use super::totals::{Renamed, Totals, Traffic};
 use super::{Agent, RunError};
 use crate::cli::RunArgs;
 use crate::config::Settings;
 use crate::flows::Tally;
 use crate::flows::tally::FrontendOf;
-use crate::model::Snapshot;
-use crate::model::desired::{
-    Desired, Family, FrontendId, FrontendKind, IfEmpty, Listen, Protocol, ServicePortName,
-};
-use crate::model::health_check::health_checks;
+use crate::model::desired::{Family, FrontendId, Listen, Protocol};
+use crate::model::{Compiled, Snapshot};
 use crate::observe::health::{ProxyHealth, moment};
 use crate::observe::http::{self, Answers};
 use crate::observe::metrics::Metrics;
@@ -36,8 +34,6 @@ pub(super) struct Surface {
     metrics: Arc<Metrics>,
     checks: watch::Sender<Wanted>,
     tally: Arc<Mutex<Tally>>,
-    /// The front ends that the tally has names of.
-    named: Mutex<BTreeMap<FrontendId, ServicePortName>>,
 }
 
 impl Surface {
@@ -46,28 +42,28 @@ impl Surface {
         Arc::clone(&self.tally)
     }
 
-    /// Tells the tally which front end belongs to whom. Changes of endpoints alone change nothing of that.
-    fn name(&self, desired: &Desired) {
-        fn pairs(desired: &Desired) -> impl Iterator<Item = (&FrontendId, &ServicePortName)> {
-            (desired.frontends.iter()).map(|(id, one)| (id, &one.service_port))
+    /// Tells the tally which front ends have another owner.
+    pub(super) fn rename(&self, renamed: Renamed) {
+        if !renamed.is_empty() {
+            let renamed = renamed
+                .into_iter()
+                .map(|(id, name)| (frontend_of(id), name));
+            let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+            tally.rename(renamed);
         }
-        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
-        if pairs(desired).eq(named.iter()) {
-            return;
+    }
+
+    /// Tells the metrics what is desired.
+    pub(super) fn count(&self, totals: &Totals) {
+        for family in Family::ALL {
+            for (name, traffic) in [
+                ("internal", Traffic::Internal),
+                ("external", Traffic::External),
+            ] {
+                let count = totals.no_local(family, traffic);
+                self.metrics.set_no_local(family, name, count);
+            }
         }
-        *named = pairs(desired)
-            .map(|(id, name)| (*id, name.clone()))
-            .collect();
-        let mut shared: HashMap<&ServicePortName, Arc<ServicePortName>> = HashMap::new();
-        let names = pairs(desired).map(|(id, name)| {
-            let name = shared.entry(name).or_insert_with(|| Arc::new(name.clone()));
-            (frontend_of(*id), Arc::clone(name))
-        });
-        let names = names.collect();
-        self.tally
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .set_names(names);
     }
 
     /// Something is to be written.
@@ -80,13 +76,12 @@ impl Surface {
     pub(super) fn synced(
         &self,
         snapshot: &Snapshot,
-        desired: &Desired,
+        compiled: &Compiled,
         report: &Report,
         took: Duration,
         full: bool,
     ) {
         self.metrics.synced(took, full);
-        self.name(desired);
         for family in Family::ALL {
             if !report
                 .failed
@@ -96,13 +91,10 @@ impl Surface {
                 self.health.updated(family, moment(SystemTime::now()));
                 self.metrics.written(family);
             }
-            for (policy, count) in no_local(desired, family) {
-                self.metrics.set_no_local(family, policy, count);
-            }
         }
         self.health
             .set_node_eligible(snapshot.node().is_some_and(|node| !node.is_leaving));
-        let wanted = wanted(snapshot, desired);
+        let wanted = wanted(snapshot, compiled);
         self.checks.send_if_modified(|now| {
             let changed = *now != wanted;
             *now = wanted;
@@ -135,32 +127,15 @@ fn concerns(map: &str, family: Family) -> bool {
     !map.ends_with(other)
 }
 
-/// Service ports whose policy is Local and that have no endpoint here, for traffic inside the cluster and from outside.
-fn no_local(desired: &Desired, family: Family) -> [(&'static str, usize); 2] {
-    let mut ports: [BTreeSet<&ServicePortName>; 2] = Default::default();
-    for (id, frontend) in &desired.frontends {
-        let of_family = match id.listen {
-            Listen::Address(address) => Family::of(address),
-            Listen::Node(family) => family,
-        };
-        let set = &frontend.outside;
-        if of_family == family && set.backends.is_empty() && set.if_empty == IfEmpty::Drop {
-            ports[usize::from(frontend.kind != FrontendKind::ClusterIp)]
-                .insert(&frontend.service_port);
-        }
-    }
-    [("internal", ports[0].len()), ("external", ports[1].len())]
-}
-
 /// The health checks, and where they listen: everywhere, or where NodePorts answer if those are restricted (behaviours 15.7).
-fn wanted(snapshot: &Snapshot, desired: &Desired) -> Wanted {
+fn wanted(snapshot: &Snapshot, compiled: &Compiled) -> Wanted {
     let option = &snapshot.options.node_port_addresses;
     let restricted = Family::ALL
         .into_iter()
         .filter(|family| !option.is_open(*family));
     let addresses: BTreeMap<Family, Vec<IpAddr>> = restricted
         .map(|family| {
-            let accepted = desired.node_port_addresses.iter().copied();
+            let accepted = compiled.desired.node_port_addresses.iter().copied();
             (
                 family,
                 accepted.filter(|one| Family::of(*one) == family).collect(),
@@ -168,7 +143,7 @@ fn wanted(snapshot: &Snapshot, desired: &Desired) -> Wanted {
         })
         .collect();
     Wanted {
-        checks: health_checks(snapshot),
+        checks: compiled.health_checks.clone(),
         addresses,
     }
 }
@@ -226,7 +201,6 @@ impl Agent {
             metrics,
             checks,
             tally,
-            named: Mutex::default(),
         })
     }
 

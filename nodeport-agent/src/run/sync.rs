@@ -13,13 +13,14 @@ use tokio::time::{Instant, sleep_until};
 
 use super::shared::{Shared, seconds};
 use super::surface::Surface;
+use super::totals::Totals;
 use crate::datapath::devices::{Criteria, Observed};
 use crate::maps::Store;
 use crate::model::desired::ServicePortName;
-use crate::model::{self, Desired, HostAddress, Objects, Severity, Snapshot, compile, snapshot};
+use crate::model::{
+    Compiled, Compiler, Desired, HostAddress, Objects, Severity, Snapshot, snapshot,
+};
 use crate::observe::SyncStatus;
-use crate::observe::contents::Names;
-use crate::plan::Ids;
 use crate::reconcile::{Clock, Reconciler, Report};
 use crate::source::{Source, Update};
 
@@ -34,6 +35,8 @@ pub(super) struct Sync<S, C> {
     pub(super) reconciler: Reconciler<S, C>,
     pub(super) shared: Arc<Shared>,
     pub(super) surface: Surface,
+    pub(super) compiler: Compiler,
+    pub(super) totals: Totals,
     pub(super) node_name: String,
     pub(super) options: snapshot::Options,
     /// Shortest time between two updates.
@@ -104,11 +107,14 @@ impl Schedule {
         }
     }
 
-    fn done(&mut self, now: Instant, retry_after: Option<Duration>) {
+    fn done(&mut self, now: Instant, pass: Pass, retry_after: Option<Duration>) {
         self.last = Some(now);
         self.due = None;
         self.retry = retry_after.map(|after| now + after);
-        self.check = now + CHECK;
+        // Changes do not put the check off: they look at nothing but themselves.
+        if pass == Pass::Check {
+            self.check = now + CHECK;
+        }
     }
 
     /// There is nothing to write from yet.
@@ -165,7 +171,7 @@ impl<S: Store, C: Clock> Sync<S, C> {
                     };
                     let pass = schedule.pass(now);
                     let retry = tokio::task::block_in_place(|| self.sync(&snapshot, pass, since.take()));
-                    schedule.done(Instant::now(), retry);
+                    schedule.done(Instant::now(), pass, retry);
                 }
             }
         }
@@ -188,43 +194,33 @@ impl<S: Store, C: Clock> Sync<S, C> {
             criteria.node_addresses = known;
             changed
         });
-        let (desired, reports) = compile(snapshot);
+        let compiled = self.compiler.compile(snapshot).clone();
         let report = match pass {
-            Pass::Apply => self.reconciler.apply(&desired),
-            Pass::Check => self.reconciler.check(&desired),
+            Pass::Apply => self.reconciler.apply(&compiled.desired),
+            Pass::Check => self.reconciler.check(&compiled.desired),
         };
         let took = Took {
             pass: started.elapsed(),
             latency: since.map(|since| since.elapsed()),
         };
-        self.tell(snapshot, &desired, &reports, &report, took);
+        let renamed = self.totals.follow(&compiled.desired);
+        self.tell(snapshot, &compiled, &report, took);
+        self.surface.rename(renamed);
+        self.surface.count(&self.totals);
         self.surface
-            .synced(snapshot, &desired, &report, took.pass, pass == Pass::Check);
-        self.source.tell(snapshot, &reports);
+            .synced(snapshot, &compiled, &report, took.pass, pass == Pass::Check);
+        self.source.tell(snapshot, &compiled.reports);
         report.retry_after
     }
 
     /// Logs what is new, and leaves the rest for `status`.
-    fn tell(
-        &self,
-        snapshot: &Snapshot,
-        desired: &Desired,
-        reports: &[model::Report],
-        report: &Report,
-        took: Took,
-    ) {
+    fn tell(&self, snapshot: &Snapshot, compiled: &Compiled, report: &Report, took: Took) {
         let mut synced = self.shared.synced();
-        let rejected: Vec<_> = reports
-            .iter()
-            .filter_map(|report| serde_json::to_value(report).ok())
-            .collect();
-        for (report, value) in reports.iter().zip(&rejected) {
-            if !synced.rejected.contains(value) {
-                match report.severity() {
-                    Severity::Note => tracing::info!("{report}"),
-                    Severity::Warning => tracing::warn!("{report}"),
-                    Severity::Error => tracing::error!("{report}"),
-                }
+        for report in compiled.reports.new_since(&synced.rejected) {
+            match report.severity() {
+                Severity::Note => tracing::info!("{report}"),
+                Severity::Warning => tracing::warn!("{report}"),
+                Severity::Error => tracing::error!("{report}"),
             }
         }
         let errors = errors(report);
@@ -234,7 +230,7 @@ impl<S: Store, C: Clock> Sync<S, C> {
         }
         if !synced.ready && report.failed.is_empty() {
             tracing::info!(
-                frontends = desired.frontends.len(),
+                frontends = compiled.desired.frontends.len(),
                 steps = report.steps,
                 took = ?took.pass,
                 "the first complete state is in the maps"
@@ -249,9 +245,9 @@ impl<S: Store, C: Clock> Sync<S, C> {
             );
         }
         synced.ready |= report.failed.is_empty();
-        synced.rejected = rejected;
-        synced.counts = counts(snapshot, desired);
-        synced.names = names(desired, self.reconciler.installed().ids());
+        synced.rejected = compiled.reports.clone();
+        synced.counts = counts(snapshot, &compiled.desired, &self.totals);
+        synced.names = self.reconciler.installed().ids().names();
         synced.sync = Some(SyncStatus {
             at: seconds(SystemTime::now()),
             millis: u64::try_from(took.pass.as_millis()).unwrap_or(u64::MAX),
@@ -286,34 +282,17 @@ fn errors(report: &Report) -> Vec<String> {
     failed.chain(refused).collect()
 }
 
-/// Names of service ports by number.
-fn names(desired: &Desired, ids: &Ids) -> Names {
-    desired
-        .frontends
-        .values()
-        .filter_map(|frontend| {
-            let name = &frontend.service_port;
-            Some((ids.id(name)?, format!("{name} {}", name.protocol)))
-        })
-        .collect()
-}
-
 fn host_address(&(device, address): &(u32, IpAddr)) -> HostAddress {
     HostAddress { address, device }
 }
 
-fn counts(snapshot: &Snapshot, desired: &Desired) -> BTreeMap<String, u64> {
-    let backends: usize = desired
-        .frontends
-        .values()
-        .map(|frontend| frontend.outside.backends.len())
-        .sum();
+fn counts(snapshot: &Snapshot, desired: &Desired, totals: &Totals) -> BTreeMap<String, u64> {
     [
         ("services", snapshot.objects.services.len()),
         ("endpoint_slices", snapshot.objects.endpoint_slices.len()),
         ("nodes", snapshot.objects.nodes.len()),
         ("frontends", desired.frontends.len()),
-        ("backends", backends),
+        ("backends", totals.backends()),
         ("node_port_addresses", desired.node_port_addresses.len()),
     ]
     .into_iter()
@@ -340,7 +319,7 @@ mod tests {
     fn changes_within_the_shortest_period_are_written_together() {
         let start = Instant::now();
         let mut schedule = Schedule::new(PERIOD, start);
-        schedule.done(start, None);
+        schedule.done(start, Pass::Apply, None);
         schedule.changed(start + PERIOD / 4);
         schedule.changed(start + PERIOD / 2);
         assert_eq!(schedule.next(), start + PERIOD);
@@ -350,11 +329,13 @@ mod tests {
     fn what_could_not_be_done_is_tried_again_and_the_maps_are_checked_now_and_then() {
         let start = Instant::now();
         let mut schedule = Schedule::new(Duration::ZERO, start);
-        schedule.done(start, Some(PERIOD));
+        schedule.done(start, Pass::Apply, Some(PERIOD));
         assert_eq!(schedule.next(), start + PERIOD);
-        schedule.done(start + PERIOD, None);
-        assert_eq!(schedule.next(), start + PERIOD + CHECK);
+        schedule.done(start + PERIOD, Pass::Apply, None);
+        assert_eq!(schedule.next(), start + CHECK);
         assert_eq!(schedule.pass(schedule.next()), Pass::Check);
+        schedule.done(start + CHECK, Pass::Check, None);
+        assert_eq!(schedule.next(), start + 2 * CHECK);
     }
 
     #[test]

@@ -11,8 +11,7 @@ use std::path::PathBuf;
 
 use tokio::time::Instant;
 
-use crate::model::Snapshot;
-use crate::model::report::Report;
+use crate::model::{Reports, Snapshot};
 use kubernetes::{Access, AccessError, Kubernetes, Progress, SourceStatus};
 pub use mailbox::Update;
 use manifests::{Manifests, ManifestsError, Timing};
@@ -76,7 +75,7 @@ impl Source {
     }
 
     /// Tells the authors of objects what could not be used of them, where the source has a way. Never waits.
-    pub fn tell(&self, snapshot: &Snapshot, reports: &[Report]) {
+    pub fn tell(&mut self, snapshot: &Snapshot, reports: &Reports) {
         if let Self::Kubernetes(kubernetes) = self {
             kubernetes.tell(snapshot, reports);
         }

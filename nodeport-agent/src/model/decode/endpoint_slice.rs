@@ -4,6 +4,7 @@
 //! Invariant: every endpoint has an address of the slice's family, every port a number.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 
@@ -42,7 +43,7 @@ pub(super) fn read(root: &Field<'_, '_>, meta: Meta) -> Option<EndpointSlice> {
         .filter(|name| !name.is_empty() && !foreign && family.is_some());
     let mut slice = EndpointSlice {
         meta,
-        service: service.map(ToOwned::to_owned),
+        service: service.map(Arc::from),
         family: family.unwrap_or(Family::V4),
         endpoints: Vec::new(),
         ports: Vec::new(),

@@ -106,7 +106,7 @@ fn endpoint(series: &mut Series, whose: Option<&(Arc<ServicePortName>, SocketAdd
     let protocol = whose.map_or_else(String::new, |(name, _)| name.protocol.to_string());
     let backend = whose.map_or_else(String::new, |(_, backend)| backend.to_string());
     let (namespace, service, port) = whose.map_or(("", "", ""), |(name, _)| {
-        (&name.namespace, &name.name, &name.port)
+        (&*name.namespace, &*name.name, &*name.port)
     });
     let labels = [namespace, service, port, &protocol, &backend];
     series.set(&catalog::BACKEND_CONNECTIONS, &labels, sum.connections);

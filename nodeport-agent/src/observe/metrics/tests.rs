@@ -162,9 +162,9 @@ fn answers_of_the_health_server_are_counted_by_status() {
 #[test]
 fn endpoints_have_names_and_what_exceeds_the_cap_has_none() {
     let name = crate::model::desired::ServicePortName {
-        namespace: "shop".to_owned(),
-        name: "web".to_owned(),
-        port: "http".to_owned(),
+        namespace: "shop".into(),
+        name: "web".into(),
+        port: "http".into(),
         protocol: crate::model::desired::Protocol::Tcp,
     };
     let sum = Sum {

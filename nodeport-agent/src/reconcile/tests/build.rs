@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::desired::{
@@ -78,9 +79,9 @@ impl Service {
 
     pub(super) fn name(&self) -> ServicePortName {
         ServicePortName {
-            namespace: "default".to_owned(),
-            name: self.name.clone(),
-            port: String::new(),
+            namespace: "default".into(),
+            name: self.name.as_str().into(),
+            port: "".into(),
             protocol: self.protocol,
         }
     }
@@ -108,14 +109,14 @@ impl Service {
             kind,
             service_port: self.name(),
             policy_local: external_local,
-            outside: BackendSet {
+            outside: Arc::new(BackendSet {
                 backends: self.backends(family, external_local),
                 if_empty,
-            },
-            inside: BackendSet {
+            }),
+            inside: Arc::new(BackendSet {
                 backends: inside,
                 if_empty: IfEmpty::Reject,
-            },
+            }),
         }
     }
 }
@@ -135,20 +136,21 @@ pub(super) fn desired(services: &[Service]) -> Desired {
             desired
                 .frontends
                 .entry(id(Listen::Address(ip), 80))
-                .or_insert_with(|| service.frontend(FrontendKind::ClusterIp, family));
+                .or_insert_with(|| Arc::new(service.frontend(FrontendKind::ClusterIp, family)));
         }
         for family in [Family::V4, Family::V6] {
             if service.node_port != 0 {
                 desired
                     .frontends
                     .entry(id(Listen::Node(family), service.node_port))
-                    .or_insert_with(|| service.frontend(FrontendKind::NodePort, family));
+                    .or_insert_with(|| Arc::new(service.frontend(FrontendKind::NodePort, family)));
             }
         }
         if service.protocol == Protocol::Udp {
             let all = [Family::V4, Family::V6].map(|family| service.backends(family, false));
             let endpoints = all.into_iter().flatten().map(|backend| backend.address);
-            desired.serving.insert(service.name(), endpoints.collect());
+            let endpoints = Arc::new(endpoints.collect());
+            desired.serving.insert(service.name(), endpoints);
         }
     }
     desired

@@ -10,7 +10,7 @@ use super::build::{Service, TestClock, desired, service};
 use super::view::{View, seen, wanted};
 use crate::maps::{Controls, Faults, FaultyStore, MemoryStore, Store};
 use crate::model::desired::Desired;
-use crate::plan::{Ip, Limits, Slots, Tables};
+use crate::plan::{Ip, Limits, Slots, Tables, diff};
 use crate::reconcile::{GRACE, Reconciler, Report};
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
@@ -125,10 +125,14 @@ proptest! {
         let mut reconciler = Reconciler::adopt(store, clock.clone()).expect("readable");
         for (state, pause) in &history {
             reconciler.store_mut().expect(wanted(state));
+            // What is found by looking at the changes alone is what a look at everything finds, step by step.
+            let plan = reconciler.plan(state);
+            prop_assert_eq!(plan, diff(state, reconciler.installed()));
             let report = reconciler.apply(state);
             prop_assert!(report.is_complete(), "{:?}", report);
             prop_assert_eq!(seen(reconciler.store()), wanted(state));
             prop_assert!(reconciler.plan(state).is_empty());
+            prop_assert!(diff(state, reconciler.installed()).is_empty());
             clock.advance(Duration::from_millis(*pause));
         }
         let last = &history[history.len() - 1].0;

@@ -1,6 +1,4 @@
-//! 10,000 Services with three endpoints each: what is written when one of them changes, and how long the thinking takes.
-
-use std::time::{Duration, Instant};
+//! 10,000 Services with three endpoints each: what is written when one of them changes.
 
 use super::build::{Service, TestClock, desired, service};
 use crate::maps::MemoryStore;
@@ -21,7 +19,7 @@ fn numbered(index: u16) -> Service {
 }
 
 #[test]
-fn one_change_among_ten_thousand_services_is_five_entries_and_quickly_found() {
+fn one_change_among_ten_thousand_services_is_five_entries() {
     let mut services: Vec<Service> = (0..SERVICES).map(numbered).collect();
     let before = desired(&services);
     let mut reconciler =
@@ -31,15 +29,11 @@ fn one_change_among_ten_thousand_services_is_five_entries_and_quickly_found() {
     // A set of three slots, a NodePort in each family and a ClusterIP, and its address.
     assert_eq!(report.entries, usize::from(SERVICES) * (3 + 3 + 1));
 
-    let start = Instant::now();
     assert!(diff(&before, reconciler.installed()).is_empty());
-    let nothing = start.elapsed();
 
     services[4711].endpoints.pop();
     let after = desired(&services);
-    let start = Instant::now();
     let plan = diff(&after, reconciler.installed());
-    let one = start.elapsed();
     let actions: Vec<_> = plan.steps.iter().map(|step| step.step.action()).collect();
     assert_eq!(
         actions,
@@ -52,9 +46,4 @@ fn one_change_among_ten_thousand_services_is_five_entries_and_quickly_found() {
     );
     assert_eq!(plan.entries(), 5);
     assert_eq!(reconciler.apply(&after).entries, 5);
-
-    eprintln!("10,000 services: nothing to do found in {nothing:?}, one change in {one:?}");
-    // It takes a third of this: only a mistake in the order of growth fails, not a busy machine.
-    let limit = Duration::from_millis(if cfg!(debug_assertions) { 2000 } else { 100 });
-    assert!(nothing < limit && one < limit, "{nothing:?}, {one:?}");
 }

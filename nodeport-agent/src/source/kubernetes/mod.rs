@@ -27,8 +27,7 @@ pub use progress::{Failure, Progress, SourceStatus};
 
 use super::mailbox::{Giver, Taker, Update, mailbox};
 use crate::model::objects::ObjectKey;
-use crate::model::report::Report;
-use crate::model::{Objects, Snapshot};
+use crate::model::{Objects, Reports, Snapshot};
 use cache::Cache;
 use events::{Events, Notice};
 use feed::Received;
@@ -44,6 +43,8 @@ pub struct Kubernetes {
     sets: Taker,
     progress: Progress,
     events: Events,
+    /// What Events were made of.
+    told: Reports,
     _tasks: JoinSet<()>,
 }
 
@@ -75,6 +76,7 @@ impl Kubernetes {
             sets,
             progress,
             events,
+            told: Reports::default(),
             _tasks: tasks,
         }
     }
@@ -92,7 +94,11 @@ impl Kubernetes {
     }
 
     /// Makes Events of what could not be used. Never waits.
-    pub fn tell(&self, snapshot: &Snapshot, reports: &[Report]) {
+    pub fn tell(&mut self, snapshot: &Snapshot, reports: &Reports) {
+        if reports.is_same(&self.told) {
+            return;
+        }
+        self.told = reports.clone();
         let notices = reports
             .iter()
             .filter_map(|report| Notice::new(report, &snapshot.objects));

@@ -19,11 +19,7 @@ pub(super) fn list(services: &[&str]) -> String {
 }
 
 pub(super) fn names(objects: &Objects) -> Vec<&str> {
-    objects
-        .services
-        .keys()
-        .map(|key| key.name.as_str())
-        .collect()
+    objects.services.keys().map(|key| &*key.name).collect()
 }
 
 /// Reports with the directory cut off.
