@@ -3,26 +3,30 @@
 //! Owns when each table is walked. Refuses to know how. Invariant: a walk gives way: it pauses between portions, so that it never
 //! takes a core from the packets.
 
-use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use nodeport_common::{Flow, FlowKey, V4, V6};
+use rustix::time::{ClockId, clock_gettime};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::pass::{Walked, Walker};
 use super::table::Watched;
-use super::tally::Tally;
+use super::tally::{Counted, Tally};
 use super::verdict::{Lifetimes, Now, Table};
 use crate::datapath::devices::UsedHops;
 use crate::datapath::{DatapathError, Loaded, chain};
-use crate::maps::{Flows, IpBytes, KernelMap, KernelStore, Map, Pending, StoreError};
+use crate::maps::{Flows, KernelMap, KernelStore, Map, Pending, StoreError};
 
 /// How often the state of the tables is looked at.
 const TICK: Duration = Duration::from_secs(1);
-/// Time between two walks over established flows; no longer than the shortest lifetime, that of a reset connection.
+/// Time between two walks over established flows, if they are few: the shortest lifetime, that of a reset connection.
 const ESTABLISHED_EVERY: Duration = Duration::from_secs(10);
+/// A walk over many is followed by so many times what it took of a core, so that all walks together take no more than that part of one.
+const SHARE: u32 = 33;
+/// However many they are, they are walked over as often as this.
+const ESTABLISHED_AT_LEAST: Duration = Duration::from_mins(1);
 /// Time between two walks over pending flows: their table makes room by itself.
 const PENDING_EVERY: Duration = Duration::from_secs(30);
 /// Pause between two portions of a walk.
@@ -133,23 +137,32 @@ impl Expiry {
                 continue;
             }
             let walk = tokio::task::spawn_blocking(move || {
+                let before = thread_time();
                 self.walk(due);
-                self
+                (self, thread_time().saturating_sub(before))
             });
+            let cost;
             match walk.await {
-                Ok(back) => self = back,
+                Ok((back, took)) => {
+                    self = back;
+                    cost = took;
+                }
                 Err(error) => {
                     tracing::error!(%error, "flows are not expired any more");
                     return;
                 }
             }
             if due.established || due.pressure {
-                established = now + ESTABLISHED_EVERY;
+                established = now + pause_after(cost);
             }
             if due.pending {
                 pending = now + PENDING_EVERY;
             }
         }
+    }
+
+    fn now_secs(&self) -> u32 {
+        u32::try_from(self.start.elapsed().as_secs()).unwrap_or(u32::MAX)
     }
 
     fn walk(&mut self, due: Due) {
@@ -161,13 +174,14 @@ impl Expiry {
         } else {
             self.lifetimes
         };
+        let now_secs = self.now_secs();
         let mut walking = Walking {
             clock: &self.clock,
             lifetimes,
             hops: &self.hops,
             tell: &mut self.tell,
             tally: &self.tally,
-            now_secs: self.start.elapsed().as_secs(),
+            now_secs,
         };
         if due.established || due.pressure {
             walking.walk(&mut self.established.0);
@@ -178,7 +192,7 @@ impl Expiry {
             walking.walk(&mut self.pending.1);
         }
         let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
-        tally.forget(self.start.elapsed().as_secs());
+        tally.forget(self.now_secs());
     }
 
     /// Whether flows were refused since the last question.
@@ -212,7 +226,7 @@ struct Due {
 
 impl<A, M> Path<A, M>
 where
-    A: IpBytes + Eq + Hash,
+    A: Counted,
     M: Map<Key = FlowKey<A>, Value = Flow<A>>,
 {
     fn open(store: &KernelStore, table: Table) -> Result<Self, StoreError> {
@@ -230,13 +244,13 @@ struct Walking<'a> {
     hops: &'a UsedHops,
     tell: &'a mut Tell,
     tally: &'a Mutex<Tally>,
-    now_secs: u64,
+    now_secs: u32,
 }
 
 impl Walking<'_> {
     fn walk<A, M>(&mut self, path: &mut Path<A, M>)
     where
-        A: IpBytes + Eq + Hash,
+        A: Counted,
         M: Map<Key = FlowKey<A>, Value = Flow<A>>,
     {
         let mut now = || self.clock.now();
@@ -266,6 +280,17 @@ impl Walking<'_> {
     }
 }
 
+/// When the next walk over established flows is due after one that took so much of a core.
+fn pause_after(took: Duration) -> Duration {
+    (took * SHARE).clamp(ESTABLISHED_EVERY, ESTABLISHED_AT_LEAST)
+}
+
+/// What this thread took of a core so far.
+fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
+}
+
 impl Clock {
     fn now(&self) -> Result<Now, ExpiryError> {
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
@@ -273,5 +298,28 @@ impl Clock {
             jiffies: loaded.jiffies()?,
             hz: self.hz,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_walk_over_many_flows_is_followed_by_a_longer_pause_up_to_a_limit() {
+        assert_eq!(pause_after(Duration::from_millis(20)), ESTABLISHED_EVERY);
+        let second = Duration::from_secs(1);
+        assert_eq!(pause_after(second), 33 * second);
+        assert_eq!(pause_after(10 * second), ESTABLISHED_AT_LEAST);
+    }
+
+    #[test]
+    fn the_time_of_a_thread_goes_on_while_it_works() {
+        let before = thread_time();
+        let mut sum = 0_u64;
+        while thread_time() <= before {
+            sum = std::hint::black_box(sum + 1);
+        }
+        assert!(thread_time() > before);
     }
 }

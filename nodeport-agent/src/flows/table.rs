@@ -10,10 +10,10 @@ use std::sync::{Mutex, PoisonError};
 use nodeport_common::{Flow, FlowKey, flow_flags};
 
 use super::pass::{Entries, FlowTable};
-use super::tally::Tally;
+use super::tally::{Counted, Tally};
 use super::verdict::Now;
 use crate::datapath::devices::Hop;
-use crate::maps::{IpBytes, KernelMap, Map, StoreError};
+use crate::maps::{KernelMap, Map, StoreError};
 
 /// How long after its last packet a flow's next hop counts as used.
 const USED_SECS: u32 = 60;
@@ -24,7 +24,7 @@ pub(super) struct Watched<'a, M> {
     now: Now,
     hops: RefCell<HashSet<Hop>>,
     tally: &'a Mutex<Tally>,
-    now_secs: u64,
+    now_secs: u32,
 }
 
 impl<'a, M> Watched<'a, M> {
@@ -33,7 +33,7 @@ impl<'a, M> Watched<'a, M> {
         map: &'a KernelMap<M>,
         now: Now,
         tally: &'a Mutex<Tally>,
-        now_secs: u64,
+        now_secs: u32,
     ) -> Self {
         Self {
             map,
@@ -62,7 +62,7 @@ fn hop<A>(flow: &Flow<A>, now: Now) -> Option<Hop> {
 /// `FLOWS` and `PENDING` have the same keys and values.
 impl<A, M> FlowTable<A> for Watched<'_, M>
 where
-    A: IpBytes,
+    A: Counted,
     M: Map<Key = FlowKey<A>, Value = Flow<A>>,
 {
     type Error = StoreError;

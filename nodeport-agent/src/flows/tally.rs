@@ -7,16 +7,20 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use nodeport_common::{Flow, FlowKey, flow_flags};
+use nodeport_common::{Flow, FlowKey, V4, V6, flow_flags};
 
 use crate::maps::IpBytes;
 use crate::model::desired::ServicePortName;
 use crate::plan::socket_address;
 
-/// How long a flow that is not seen any more is remembered, in seconds: longer than the time between two walks of its table.
-const FORGET_SECS: u64 = 65;
-/// Most entries that are remembered. More of them are not counted until others end.
-const REMEMBERED: usize = 1 << 20;
+/// How long a flow that is not seen any more is remembered, in seconds: longer than the time between two walks of its table and the
+/// walk itself.
+const FORGET_SECS: u32 = 150;
+/// How long after the first walk what is seen for the first time may be an earlier agent's, in seconds.
+const SETTLE_SECS: u32 = 32;
+/// Most entries of a family that are remembered. More of them are not counted until others end. It is what fits into a hash table of
+/// 2^20 places, whose size is a power of two and of which an eighth stays free.
+const REMEMBERED: usize = 7 << 17;
 
 /// A front end of a flow: address (unspecified for a NodePort), port and IANA protocol number.
 pub type FrontendOf = (IpAddr, u16, u8);
@@ -35,14 +39,33 @@ pub struct Sum {
     pub connections: u64,
 }
 
-/// The tuple of an entry, whatever its family.
-type Tuple = (SocketAddr, SocketAddr, u8);
-
+/// What an entry had counted when it was last seen.
 #[derive(Clone, Copy, Debug)]
-struct Seen {
+pub struct Seen {
     packets: u64,
     bytes: u64,
-    at_secs: u64,
+    at_secs: u32,
+}
+
+/// The entries of one family that were seen lately.
+pub type SeenFlows<A> = HashMap<FlowKey<A>, Seen>;
+
+/// An address family whose entries are remembered: [`V4`] or [`V6`].
+pub trait Counted: IpBytes + Eq + std::hash::Hash {
+    /// What a tally remembers of this family.
+    fn seen(both: &mut (SeenFlows<V4>, SeenFlows<V6>)) -> &mut SeenFlows<Self>;
+}
+
+impl Counted for V4 {
+    fn seen(both: &mut (SeenFlows<V4>, SeenFlows<V6>)) -> &mut SeenFlows<Self> {
+        &mut both.0
+    }
+}
+
+impl Counted for V6 {
+    fn seen(both: &mut (SeenFlows<V4>, SeenFlows<V6>)) -> &mut SeenFlows<Self> {
+        &mut both.1
+    }
 }
 
 /// The sums.
@@ -52,10 +75,10 @@ pub struct Tally {
     names: HashMap<FrontendOf, Arc<ServicePortName>>,
     /// How many front ends each service port has.
     frontends: HashMap<Arc<ServicePortName>, usize>,
-    seen: HashMap<Tuple, Seen>,
+    seen: (SeenFlows<V4>, SeenFlows<V6>),
     sums: BTreeMap<Whose, Sum>,
     /// Flows of an earlier agent are not new: of what the first walks see, only what comes on top counts.
-    counting_since_secs: Option<u64>,
+    counting_since_secs: Option<u32>,
 }
 
 impl Tally {
@@ -66,7 +89,7 @@ impl Tally {
             cap,
             names: HashMap::new(),
             frontends: HashMap::new(),
-            seen: HashMap::new(),
+            seen: Default::default(),
             sums: BTreeMap::new(),
             counting_since_secs: None,
         }
@@ -118,29 +141,36 @@ impl Tally {
     }
 
     /// A walk saw an entry.
-    pub fn see<A: IpBytes>(&mut self, key: &FlowKey<A>, flow: &Flow<A>, now_secs: u64) {
+    pub fn see<A: Counted>(&mut self, key: &FlowKey<A>, flow: &Flow<A>, now_secs: u32) {
         if self.cap == 0 {
             return;
         }
         let since = *self.counting_since_secs.get_or_insert(now_secs);
-        let source = socket_address(key.source, key.source_port);
-        let destination = socket_address(key.destination, key.destination_port);
-        let tuple = (source, destination, key.protocol);
-        if self.seen.len() >= REMEMBERED && !self.seen.contains_key(&tuple) {
-            return;
-        }
         let is = Seen {
             packets: flow.packets,
             bytes: flow.bytes,
             at_secs: now_secs,
         };
-        let was = self.seen.insert(tuple, is);
+        let seen = A::seen(&mut self.seen);
+        let was = if let Some(known) = seen.get_mut(key) {
+            let was = std::mem::replace(known, is);
+            if (was.packets, was.bytes) == (is.packets, is.bytes) {
+                return;
+            }
+            Some(was)
+        } else if seen.len() < REMEMBERED {
+            seen.insert(*key, is)
+        } else {
+            return;
+        };
         // Counters that went down belong to another connection between the same two ends.
         let was = was.filter(|was| was.packets <= is.packets && was.bytes <= is.bytes);
-        let before_us = was.is_none() && now_secs < since + FORGET_SECS / 2;
+        let before_us = was.is_none() && now_secs < since + SETTLE_SECS;
         if before_us {
             return;
         }
+        let source = socket_address(key.source, key.source_port);
+        let destination = socket_address(key.destination, key.destination_port);
         let reply = flow.flags & flow_flags::REPLY != 0;
         let (frontend, backend) = if reply {
             (socket_address(flow.source, flow.source_port), source)
@@ -188,9 +218,10 @@ impl Tally {
     }
 
     /// A walk ended: flows that were not seen for long are forgotten.
-    pub fn forget(&mut self, now_secs: u64) {
-        self.seen
-            .retain(|_, seen| seen.at_secs + FORGET_SECS > now_secs);
+    pub fn forget(&mut self, now_secs: u32) {
+        let lately = |seen: &Seen| seen.at_secs + FORGET_SECS > now_secs;
+        self.seen.0.retain(|_, seen| lately(seen));
+        self.seen.1.retain(|_, seen| lately(seen));
     }
 
     /// The sums of the moment.
@@ -203,7 +234,7 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nodeport_common::{NextHop, V4, protocol};
+    use nodeport_common::{NextHop, protocol};
 
     fn web() -> Arc<ServicePortName> {
         Arc::new(ServicePortName {
@@ -258,7 +289,7 @@ mod tests {
         tally
     }
 
-    fn walk(tally: &mut Tally, flows: &[[(FlowKey<V4>, Flow<V4>); 2]], at: u64) {
+    fn walk(tally: &mut Tally, flows: &[[(FlowKey<V4>, Flow<V4>); 2]], at: u32) {
         for (key, flow) in flows.iter().flatten() {
             tally.see(key, flow, at);
         }
@@ -316,7 +347,7 @@ mod tests {
         assert_eq!(tally.sums()[&None].connections, 3);
         let mut off = Tally::new(0);
         walk(&mut off, &flows, 1);
-        assert!(off.sums().is_empty() && off.seen.is_empty());
+        assert!(off.sums().is_empty() && off.seen.0.is_empty());
     }
 
     #[test]
@@ -325,7 +356,7 @@ mod tests {
         walk(&mut tally, &[pair(9, 9, 1)], 1000);
         walk(&mut tally, &[pair(1, 5, 10)], 1050);
         walk(&mut tally, &[], 1050 + FORGET_SECS);
-        assert!(tally.seen.is_empty());
+        assert!(tally.seen.0.is_empty());
         assert_eq!(of(&tally, 5).connections, 1, "its sum stays");
         tally.rename([((IpAddr::from([0; 4]), 30080, protocol::TCP), None)]);
         assert!(tally.sums().is_empty(), "until its Service goes");

@@ -181,9 +181,10 @@ impl<M: Map> KernelMap<M> {
         let mut portion = PORTION;
         let mut position = Position::default();
         let mut entries = Vec::new();
+        let (mut keys, mut values) = (Vec::new(), Vec::new());
         loop {
-            let mut keys = vec![0; portion * M::Key::SIZE];
-            let mut values = vec![0; portion * M::Value::SIZE];
+            keys.resize(portion * M::Key::SIZE, 0);
+            values.resize(portion * M::Value::SIZE, 0);
             let read = self
                 .raw
                 .lookup_batch(&mut position, &mut keys, &mut values)
@@ -194,9 +195,9 @@ impl<M: Map> KernelMap<M> {
                 continue;
             };
             entries.clear();
-            let keys = keys.chunks_exact(M::Key::SIZE).map(M::Key::get);
-            let values = values.chunks_exact(M::Value::SIZE).map(M::Value::get);
-            entries.extend(keys.zip(values).take(count));
+            let read = keys.chunks_exact(M::Key::SIZE).map(M::Key::get);
+            let read = read.zip(values.chunks_exact(M::Value::SIZE).map(M::Value::get));
+            entries.extend(read.take(count));
             if (!entries.is_empty() && visit(&entries).is_break()) || last {
                 return Ok(());
             }

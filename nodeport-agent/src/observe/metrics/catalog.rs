@@ -113,7 +113,7 @@ metrics! { OWN, "Metrics of our own.":
     FLOWS_ENDED = "nodeport_flows_ended_total", Counter, ["reason"],
         "Flows that the agent removed (`expired`, `orphans_removed`) or gave their other half back (`mended`).";
     BACKEND_PACKETS = "nodeport_backend_packets_total", Counter, ["namespace", "service", "port", "protocol", "backend", "direction"],
-        "Packets of each endpoint of each Service, from clients (`in`) and back (`out`), summed up from the tables of flows every ten seconds. Empty labels: all that exceeds `--metrics-backends-max`. What is translated in sockets passes no program and is not counted.";
+        "Packets of each endpoint of each Service, from clients (`in`) and back (`out`), summed up from the tables of flows every ten seconds, up to every minute if they are very many. Empty labels: all that exceeds `--metrics-backends-max`. What is translated in sockets passes no program and is not counted.";
     BACKEND_BYTES = "nodeport_backend_bytes_total", Counter, ["namespace", "service", "port", "protocol", "backend", "direction"],
         "Bytes likewise, from the network header on.";
     BACKEND_CONNECTIONS = "nodeport_backend_connections_total", Counter, ["namespace", "service", "port", "protocol", "backend"],
