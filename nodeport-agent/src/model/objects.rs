@@ -283,6 +283,31 @@ impl Objects {
     }
 }
 
+impl Objects {
+    /// Takes an object out, if it is there.
+    pub fn remove(&mut self, reference: &ObjectRef) -> bool {
+        let key = &reference.key;
+        match reference.kind {
+            Kind::Service => self.services.remove(key).is_some(),
+            Kind::EndpointSlice => self.endpoint_slices.remove(key).is_some(),
+            Kind::Node => self.nodes.remove(&key.name).is_some(),
+        }
+    }
+}
+
+impl Object {
+    /// Whether both are the same one, not only alike.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Service(one), Self::Service(other)) => Arc::ptr_eq(one, other),
+            (Self::EndpointSlice(one), Self::EndpointSlice(other)) => Arc::ptr_eq(one, other),
+            (Self::Node(one), Self::Node(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+}
+
 impl Kind {
     /// As `kind` has it.
     #[must_use]

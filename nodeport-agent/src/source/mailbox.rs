@@ -25,6 +25,7 @@ pub(super) struct Giver(Arc<Shared>);
 
 /// The end that takes.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Taker(Arc<Shared>);
 
 #[derive(Debug, Default)]

@@ -9,8 +9,6 @@ pub mod manifests;
 
 use std::path::PathBuf;
 
-use tokio::time::Instant;
-
 use crate::model::{Reports, Snapshot};
 use kubernetes::{Access, AccessError, Kubernetes, Progress, SourceStatus};
 pub use mailbox::Update;
@@ -65,11 +63,7 @@ impl Source {
     /// `None` if the source has ended.
     pub async fn next(&mut self) -> Option<Update> {
         match self {
-            Self::Manifests(manifests) => {
-                let objects = manifests.next().await?;
-                let since = Instant::now();
-                Some(Update { objects, since })
-            }
+            Self::Manifests(manifests) => manifests.next().await,
             Self::Kubernetes(kubernetes) => kubernetes.next().await,
         }
     }

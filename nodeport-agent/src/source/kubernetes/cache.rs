@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::lean::Found;
-use crate::model::objects::{Kind, Object, ObjectKey, Objects};
+use crate::model::objects::{Kind, Object, ObjectKey, ObjectRef, Objects};
 use crate::model::report::Report;
 
 /// How long the own Node is waited for (behaviours 20.3). Services must not wait for ever for topology hints.
@@ -163,12 +163,8 @@ impl Cache {
         if refused {
             self.report();
         }
-        let removed = match kind {
-            Kind::Service => self.objects.services.remove(key).is_some(),
-            Kind::EndpointSlice => self.objects.endpoint_slices.remove(key).is_some(),
-            Kind::Node => self.objects.nodes.remove(&key.name).is_some(),
-        };
-        removed || refused
+        let key = key.clone();
+        self.objects.remove(&ObjectRef { kind, key }) || refused
     }
 
     fn report(&mut self) {

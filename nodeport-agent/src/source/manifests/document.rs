@@ -3,6 +3,8 @@
 //! Owns what a List is and how documents are named. It refuses to know files on disk and what was read before.
 //! Invariant: a document that cannot be parsed costs only itself.
 
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -47,27 +49,67 @@ impl Reading {
     }
 }
 
+/// The documents of a file that were read without a fault, by their number and text: while a file is edited most stay as they are.
+#[derive(Debug, Default)]
+pub struct Known {
+    documents: HashMap<(usize, u64), Vec<Object>>,
+    hashes: RandomState,
+}
+
 /// Reads the text of a file called `name`.
 #[must_use]
 pub fn read(name: &str, text: &str, syntax: Syntax) -> Reading {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut reading = Reading::default();
-    match syntax {
-        Syntax::Yaml => {
-            for chunk in yaml::split(text) {
-                reading.document(name, yaml::parse(&chunk));
+    Known::default().read(name, text, syntax)
+}
+
+impl Known {
+    /// As [`read()`], of the file that was read before.
+    pub fn read(&mut self, name: &str, text: &str, syntax: Syntax) -> Reading {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let mut reading = Reading::default();
+        let mut before = std::mem::take(&mut self.documents);
+        match syntax {
+            Syntax::Yaml => {
+                for chunk in yaml::split(text) {
+                    let key = (reading.documents, self.hashes.hash_one(chunk.text()));
+                    let objects = before.remove(&key);
+                    reading.chunk(name, &chunk, objects, &mut self.documents, key);
+                }
+            }
+            Syntax::Json => {
+                for value in serde_json::Deserializer::from_str(text).into_iter() {
+                    reading.document(name, value.map_err(|error| error.to_string()));
+                }
             }
         }
-        Syntax::Json => {
-            for value in serde_json::Deserializer::from_str(text).into_iter() {
-                reading.document(name, value.map_err(|error| error.to_string()));
-            }
-        }
+        reading
     }
-    reading
 }
 
 impl Reading {
+    /// Takes the objects of a document as they are known, or reads it.
+    fn chunk(
+        &mut self,
+        name: &str,
+        chunk: &yaml::Chunk<'_>,
+        known: Option<Vec<Object>>,
+        to: &mut HashMap<(usize, u64), Vec<Object>>,
+        key: (usize, u64),
+    ) {
+        let before = (self.objects.len(), self.refused.len(), self.skipped);
+        if let Some(objects) = known {
+            self.documents += 1;
+            self.objects.extend(objects.iter().cloned());
+            to.insert(key, objects);
+            return;
+        }
+        self.document(name, yaml::parse(chunk));
+        let faultless = (self.refused.len(), self.skipped) == (before.1, before.2);
+        if faultless && self.objects.len() > before.0 {
+            to.insert(key, self.objects[before.0..].to_vec());
+        }
+    }
+
     fn document(&mut self, name: &str, value: Result<Value, String>) {
         if matches!(value, Ok(Value::Null)) {
             return;
@@ -142,6 +184,34 @@ impl Reading {
 mod tests {
     use super::*;
     use crate::model::objects::Kind;
+
+    #[test]
+    fn documents_that_stay_as_they_are_are_not_read_again() {
+        let mut known = Known::default();
+        let text = |port: u16| {
+            let changed = service("b").replace("port: 80", &format!("port: {port}"));
+            format!(
+                "{}---\n{changed}---\nnull\n---\n{}",
+                service("a"),
+                service("c")
+            )
+        };
+        let before = known.read("f.yaml", &text(80), Syntax::Yaml);
+        let after = known.read("f.yaml", &text(81), Syntax::Yaml);
+        assert_eq!(after, read("f.yaml", &text(81), Syntax::Yaml));
+        let both = before.objects.iter().zip(&after.objects);
+        let same: Vec<bool> = both.map(|(one, other)| one.is_same(other)).collect();
+        assert_eq!(same, [true, false, true]);
+        // Another number is another origin: it is told where an object is now.
+        let fewer = known.read("f.yaml", &service("c"), Syntax::Yaml);
+        assert_eq!(fewer, read("f.yaml", &service("c"), Syntax::Yaml));
+        // What has a fault is read each time.
+        let broken = |lines: usize| format!("{}---\n{}a: [1\n", service("a"), "\n".repeat(lines));
+        for lines in [0, 3] {
+            let again = known.read("f.yaml", &broken(lines), Syntax::Yaml);
+            assert_eq!(again, read("f.yaml", &broken(lines), Syntax::Yaml));
+        }
+    }
 
     /// The objects' names, and the reports.
     fn story(text: &str) -> (Vec<String>, Vec<String>) {

@@ -8,13 +8,15 @@
 //! read twice. Names that begin with a dot are an editor's and are left out. An object that is given more than once counts
 //! as last given, in the order of the paths, then of file names, then of documents.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::document::{self, Reading, Syntax};
+use super::document::{Known, Reading, Syntax};
+use super::merged::{Merged, Place, given_again};
 use crate::model::objects::{Object, ObjectRef, Objects};
 use crate::model::report::{Reason, Report};
 
@@ -25,8 +27,9 @@ const MAX_FILE_BYTES: u64 = 256 << 20;
 #[derive(Debug, Default)]
 pub struct Files {
     paths: Vec<PathBuf>,
-    /// By index of the given path and file.
-    states: BTreeMap<(usize, PathBuf), FileState>,
+    states: BTreeMap<Place, FileState>,
+    /// What they say together.
+    merged: Merged,
     /// By index of the given path: why it cannot be looked at.
     unreachable: BTreeMap<usize, String>,
 }
@@ -38,7 +41,12 @@ struct FileState {
     fingerprint: Option<Fingerprint>,
     objects: BTreeMap<ObjectRef, Object>,
     reports: Vec<Report>,
+    /// Documents that need not be read again.
+    known: Known,
 }
+
+/// Objects that a file has now in the place of others, or no more.
+type Changes = Vec<(ObjectRef, Option<Object>)>;
 
 /// What changes when a file does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,26 +102,21 @@ impl Files {
 
     /// The files that are known now.
     pub fn known(&self) -> impl Iterator<Item = &Path> {
-        self.states.keys().map(|(_, file)| file.as_path())
+        self.states.keys().map(|(_, file)| &**file)
     }
 
     /// All objects, and all that is wrong with the files.
     #[must_use]
     pub fn objects(&self) -> Objects {
-        let mut objects = Objects::default();
+        let mut objects = self.merged.objects();
         for (path, error) in self.unreachable() {
             let reason = Reason::Unreadable(error.to_owned());
             objects.reports.push(about(path, reason));
         }
         for state in self.states.values() {
             objects.reports.extend(state.reports.iter().cloned());
-            for object in state.objects.values() {
-                let by = origin(object);
-                if let Some(earlier) = objects.insert(object.clone()) {
-                    objects.reports.push(given_again(&earlier, by));
-                }
-            }
         }
+        objects.reports.extend(self.merged.reports());
         objects.reports.sort();
         objects
     }
@@ -124,31 +127,48 @@ impl Files {
     }
 
     fn refresh_path(&mut self, index: usize, files: Vec<PathBuf>) -> bool {
-        let before = self.states.len();
-        self.states
-            .retain(|(of, file), _| *of != index || files.contains(file));
-        let mut changed = self.states.len() != before;
+        let files: BTreeSet<PathBuf> = files.into_iter().collect();
+        let gone = self
+            .states
+            .keys()
+            .filter(|(of, file)| *of == index && !files.contains(&**file));
+        let gone: Vec<Place> = gone.cloned().collect();
+        let mut changed = !gone.is_empty();
+        for place in gone {
+            let objects = self.states.remove(&place).map(|state| state.objects);
+            for reference in objects.unwrap_or_default().keys() {
+                self.merged.set(&place, reference, None);
+            }
+        }
         for file in files {
-            let state = self.states.entry((index, file.clone())).or_default();
-            changed |= state.refresh(&file);
+            let place = (index, Arc::from(file));
+            let state = self.states.entry(place.clone()).or_default();
+            let (told, changes) = state.refresh(&place.1);
+            changed |= told || !changes.is_empty();
+            for (reference, object) in &changes {
+                self.merged.set(&place, reference, object.as_ref());
+            }
         }
         changed
     }
 }
 
 impl FileState {
-    /// Reads the file if it is another one than before.
-    fn refresh(&mut self, file: &Path) -> bool {
+    /// Reads the file if it is another one than before. Says whether there is something else to tell, and what changed.
+    fn refresh(&mut self, file: &Path) -> (bool, Changes) {
         let seen = fs::metadata(file).map(|metadata| Fingerprint::of(&metadata));
         if seen.as_ref().ok() == self.fingerprint.as_ref() && self.fingerprint.is_some() {
-            return false;
+            return (false, Changes::new());
         }
         let before = std::mem::take(&mut self.reports);
-        let objects = self.objects.clone();
+        let mut changes = Changes::new();
         // Taken before reading: a change while it is read shows at the next look.
         self.fingerprint = seen.ok();
         match read_text(file) {
-            Ok(text) => self.take(file, document::read(&name(file), &text, syntax(file))),
+            Ok(text) => {
+                let reading = self.known.read(&name(file), &text, syntax(file));
+                changes = self.take(file, reading);
+            }
             Err(error) => {
                 self.fingerprint = None;
                 self.reports
@@ -157,11 +177,11 @@ impl FileState {
                 self.report_kept(file, kept);
             }
         }
-        self.reports != before || self.objects != objects
+        (self.reports != before, changes)
     }
 
     /// Puts a reading in the place of the last one, except for what could not be read.
-    fn take(&mut self, file: &Path, reading: Reading) {
+    fn take(&mut self, file: &Path, reading: Reading) -> Changes {
         let last = std::mem::take(&mut self.objects);
         let empty = reading.documents == 0 && !last.is_empty();
         let keep_all = reading.has_unknown() || empty;
@@ -177,18 +197,19 @@ impl FileState {
                 Some(same) if *same == object => same.clone(),
                 _ => object,
             };
-            let by = origin(&object);
-            if let Some(earlier) = now.insert(reference, object) {
-                self.reports.push(given_again(&earlier, by));
+            if let Some(earlier) = now.get(&reference) {
+                self.reports.push(given_again(earlier, &object));
             }
+            now.insert(reference, object);
         }
         let mut kept = 0;
-        for (reference, object) in last {
-            if (keep_all || refused.contains(&&reference)) && !now.contains_key(&reference) {
-                now.insert(reference, object);
+        for (reference, object) in &last {
+            if (keep_all || refused.contains(&reference)) && !now.contains_key(reference) {
+                now.insert(reference.clone(), object.clone());
                 kept += 1;
             }
         }
+        let changes = changes(&last, &now);
         self.objects = now;
         if empty {
             let what =
@@ -198,6 +219,7 @@ impl FileState {
         }
         self.reports.extend(reading.refused);
         self.report_kept(file, kept);
+        changes
     }
 
     fn report_kept(&mut self, file: &Path, kept: usize) {
@@ -284,22 +306,20 @@ fn name(file: &Path) -> String {
     file.display().to_string()
 }
 
-fn origin(object: &Object) -> String {
-    object
-        .meta()
-        .origin
-        .as_deref()
-        .unwrap_or_default()
-        .to_owned()
-}
-
-fn given_again(earlier: &Object, by: String) -> Report {
-    Report {
-        origin: Some(origin(earlier)),
-        object: Some(earlier.reference()),
-        field: String::new(),
-        reason: Reason::GivenAgain(by),
-    }
+/// What is another after a reading.
+fn changes(before: &BTreeMap<ObjectRef, Object>, now: &BTreeMap<ObjectRef, Object>) -> Changes {
+    let same = |reference: &ObjectRef, object: &Object| {
+        before.get(reference).is_some_and(|old| old.is_same(object))
+    };
+    let come = now
+        .iter()
+        .filter(|(reference, object)| !same(reference, object));
+    let come = come.map(|(reference, object)| (reference.clone(), Some(object.clone())));
+    let gone = before
+        .keys()
+        .filter(|reference| !now.contains_key(reference));
+    come.chain(gone.map(|reference| (reference.clone(), None)))
+        .collect()
 }
 
 fn about(file: &Path, reason: Reason) -> Report {

@@ -13,11 +13,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
-use tokio::sync::watch;
 use tracing::{debug, warn};
 
 use super::files::Files;
-use crate::model::objects::Objects;
+use crate::source::mailbox::{Giver, Taker, Update, mailbox};
 
 /// How the files are followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +58,7 @@ pub enum ManifestsError {
 /// Files being followed. Following ends when it is dropped.
 #[derive(Debug)]
 pub struct Manifests {
-    latest: watch::Receiver<Option<Arc<Objects>>>,
+    sets: Taker,
     stop: Sender<Signal>,
 }
 
@@ -75,33 +74,28 @@ impl Manifests {
     ///
     /// No thread. A path that is not there is waited for, and told in the log.
     pub fn follow(paths: Vec<PathBuf>, timing: Timing) -> Result<Self, ManifestsError> {
-        let (latest_in, latest) = watch::channel(None);
+        let (giver, sets) = mailbox();
         let (stop, signals) = channel();
         let events = stop.clone();
         thread::Builder::new()
             .name("manifests".to_owned())
-            .spawn(move || Follower::new(paths, timing, events, latest_in).run(&signals))
+            .spawn(move || Follower::new(paths, timing, events, giver).run(&signals))
             .map_err(ManifestsError::Thread)?;
-        Ok(Self { latest, stop })
+        Ok(Self { sets, stop })
     }
 
     /// Waits for a set that was not given yet: the first time the first complete one, then the latest after each change.
     /// `None` if following has ended.
-    pub async fn next(&mut self) -> Option<Arc<Objects>> {
-        loop {
-            self.latest.changed().await.ok()?;
-            if let Some(objects) = self.latest.borrow_and_update().clone() {
-                return Some(objects);
-            }
-        }
+    pub async fn next(&mut self) -> Option<Update> {
+        self.sets.take().await
     }
 }
 
 #[cfg(test)]
 impl Manifests {
-    /// What the thread gives; closed when it has ended.
-    pub(in crate::source::manifests) fn latest(&self) -> watch::Receiver<Option<Arc<Objects>>> {
-        self.latest.clone()
+    /// The end that takes what the thread gives; closed when it has ended.
+    pub(in crate::source::manifests) fn sets(&self) -> Taker {
+        self.sets.clone()
     }
 }
 
@@ -117,17 +111,12 @@ struct Follower {
     timing: Timing,
     watcher: Option<RecommendedWatcher>,
     directories: BTreeSet<PathBuf>,
-    latest: watch::Sender<Option<Arc<Objects>>>,
+    sets: Giver,
     complete: bool,
 }
 
 impl Follower {
-    fn new(
-        paths: Vec<PathBuf>,
-        timing: Timing,
-        events: Sender<Signal>,
-        latest: watch::Sender<Option<Arc<Objects>>>,
-    ) -> Self {
+    fn new(paths: Vec<PathBuf>, timing: Timing, events: Sender<Signal>, sets: Giver) -> Self {
         let watcher = notify::recommended_watcher(move |event| {
             // Nobody hears this if the thread has ended.
             let _ = events.send(Signal::FileSystem(event));
@@ -141,7 +130,7 @@ impl Follower {
             timing,
             watcher: watcher.ok(),
             directories: BTreeSet::new(),
-            latest,
+            sets,
             complete: false,
         }
     }
@@ -174,6 +163,7 @@ impl Follower {
 
     /// Reads what changed and gives it on.
     fn look(&mut self, first: bool) {
+        let since = tokio::time::Instant::now();
         let changed = self.files.refresh();
         if !self.complete {
             for (path, error) in self.files.unreachable() {
@@ -193,7 +183,7 @@ impl Follower {
             nodes = objects.nodes.len(),
             "read manifests"
         );
-        self.latest.send_replace(Some(objects));
+        self.sets.give(Update { objects, since });
     }
 
     /// Watches each directory in which an event can mean that a file changed.

@@ -54,6 +54,11 @@ pub(crate) fn split(text: &str) -> Vec<Chunk<'_>> {
 }
 
 impl Chunk<'_> {
+    /// The text of the document.
+    pub(super) fn text(&self) -> &str {
+        self.text
+    }
+
     /// Whether there is more than blank lines, comments, a directive and the marker.
     fn has_content(&self) -> bool {
         self.text.lines().any(|line| {

@@ -23,7 +23,7 @@ const QUICK: Timing = Timing {
 async fn wait(manifests: &mut Manifests, wanted: &[&str]) -> Arc<Objects> {
     let waiting = async {
         loop {
-            let objects = manifests.next().await.expect("a set");
+            let objects = manifests.next().await.expect("a set").objects;
             if names(&objects) == wanted {
                 return objects;
             }
@@ -143,7 +143,7 @@ async fn a_file_written_in_pieces_is_read_when_it_is_quiet() {
     }
     let next = manifests.next().await.expect("a set");
     assert_eq!(
-        names(&next),
+        names(&next.objects),
         ["b", "c", "d"],
         "a half-written file was read"
     );
@@ -177,9 +177,9 @@ async fn what_no_event_tells_is_found_by_the_slow_look() {
 async fn following_ends_when_it_is_dropped() {
     let directory = TempDir::new().expect("directory");
     let manifests = follow(directory.path(), QUICK);
-    let mut latest = manifests.latest();
+    let mut sets = manifests.sets();
     drop(manifests);
-    let ended = async { while latest.changed().await.is_ok() {} };
+    let ended = async { while sets.take().await.is_some() {} };
     timeout(Duration::from_secs(10), ended)
         .await
         .expect("the thread ends");
