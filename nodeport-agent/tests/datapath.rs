@@ -40,8 +40,12 @@ struct Node {
 
 impl Node {
     fn start(config: &Config) -> Self {
+        Self::start_with(OBJECT, config)
+    }
+
+    fn start_with(object: &[u8], config: &Config) -> Self {
         let pins = Pins::new(&config.pin_dir);
-        let loaded = load(OBJECT, &pins, config).expect("loaded");
+        let loaded = load(object, &pins, config).expect("loaded");
         let attacher = Attacher::new(pins.clone(), config.tc.unwrap_or(TcApi::Tcx));
         Self {
             pins,
@@ -143,9 +147,9 @@ fn programs_load_and_maps_are_pinned() {
 }
 
 #[test]
-fn a_restart_takes_over_links_and_replaces_their_programs_i8() {
+fn another_object_takes_over_links_and_replaces_their_programs_i8() {
     isolated(
-        "a_restart_takes_over_links_and_replaces_their_programs_i8",
+        "another_object_takes_over_links_and_replaces_their_programs_i8",
         || {
             add_veth();
             let mut first = Node::start(&config());
@@ -167,7 +171,7 @@ fn a_restart_takes_over_links_and_replaces_their_programs_i8() {
                 (1, 1)
             );
 
-            let mut second = Node::start(&config());
+            let mut second = Node::start_with(&another_object(), &config());
             second.attach_xdp("eth0").expect("XDP");
             second.attach_tc("eth0", Hook::TcIngress);
             let taken = xdp_of("eth0");
@@ -180,6 +184,49 @@ fn a_restart_takes_over_links_and_replaces_their_programs_i8() {
             }
         },
     );
+}
+
+#[test]
+fn a_restart_with_the_same_object_leaves_the_programs_that_run() {
+    isolated(
+        "a_restart_with_the_same_object_leaves_the_programs_that_run",
+        || {
+            add_veth();
+            let mut first = Node::start(&config());
+            assert!(!first.loaded.is_adopted());
+            first.attach_xdp("eth0").expect("XDP");
+            first.attach_tc("eth0", Hook::TcIngress);
+            let programs = || (xdp_of("eth0"), tcx_of("eth0", TcAttachType::Ingress));
+            let before = programs();
+            drop(first);
+
+            let mut second = Node::start(&config());
+            assert!(second.loaded.is_adopted());
+            assert!(second.attach_xdp("eth0").expect("XDP").taken_over);
+            assert!(second.attach_tc("eth0", Hook::TcIngress).taken_over);
+            assert_eq!(programs(), before);
+            second.loaded.jiffies().expect("the clock runs");
+            second.attach_xdp("wire").expect("a later device");
+            assert_eq!(xdp_of("wire").native, before.0.native);
+            drop(second);
+
+            let log = DatapathLog::Debug;
+            let logging = Config { log, ..config() };
+            assert!(!Node::start(&logging).loaded.is_adopted());
+            let adopted = || Node::start(&config()).loaded.is_adopted();
+            assert!(!adopted() && adopted(), "of another level first");
+
+            // Programs that use another map than the one that is pinned now are of no use.
+            let pins = Pins::new(&config().pin_dir);
+            std::fs::remove_file(pins.map("FRONTENDS4")).expect("a pin");
+            assert!(!adopted() && adopted());
+        },
+    );
+}
+
+/// The same programs with other bytes behind them, as a build of another version has.
+fn another_object() -> Vec<u8> {
+    [OBJECT, &[0; 64]].concat()
 }
 
 #[test]
@@ -273,7 +320,7 @@ fn without_tcx_a_filter_is_replaced_in_its_place() {
         drop(first);
         let before = filters();
         assert_eq!(before.matches("direct-action").count(), 1, "{before}");
-        let mut second = Node::start(&config);
+        let mut second = Node::start_with(&another_object(), &config);
         second.attach_tc("eth0", Hook::TcIngress);
         let after = filters();
         assert_eq!(after.matches("direct-action").count(), 1, "{after}");

@@ -91,7 +91,7 @@ impl Attacher {
             device: target.index,
             hook: Hook::Xdp,
         };
-        let program = xdp(&mut loaded.ebpf, programs::XDP)?;
+        let program = xdp(&mut loaded.programs, programs::XDP)?;
         let modes: &[Mode] = match policy {
             XdpPolicy::Off => {
                 self.detach(place)?;
@@ -150,7 +150,7 @@ impl Attacher {
             Hook::TcEgress => (programs::TC_EGRESS, TcAttachType::Egress),
             Hook::TcIngress | Hook::Xdp => (programs::TC_INGRESS, TcAttachType::Ingress),
         };
-        let program = classifier(&mut loaded.ebpf, name)?;
+        let program = classifier(&mut loaded.programs, name)?;
         let failed = |error: ProgramError| DatapathError::Attach {
             device: target.name.to_owned(),
             place,

@@ -53,6 +53,7 @@ pub fn clean(pin_dir: &Path, devices: &[String]) -> Result<Removed, DatapathErro
     for &name in super::layout::PINNED {
         removed.maps += usize::from(remove_file(&pins.map(name))?);
     }
+    super::adopt::remove(&pins)?;
     for directory in [pins.links(), pins.maps(), pins.version()] {
         remove_directory(&directory)?;
     }

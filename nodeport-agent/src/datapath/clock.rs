@@ -22,7 +22,7 @@ impl Loaded {
             data_in: Some(&FRAME),
             ..TestRunOptions::default()
         };
-        match xdp(&mut self.ebpf, name)?.test_run(options) {
+        match xdp(&mut self.programs, name)?.test_run(options) {
             Ok(result) => Ok(result.return_value),
             Err(error) => Err(DatapathError::Program {
                 name: name.to_owned(),

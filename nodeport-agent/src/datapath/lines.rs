@@ -9,7 +9,7 @@ use aya_log::EbpfLogger;
 
 use super::config::DatapathLog;
 use super::error::DatapathError;
-use super::load::Loaded;
+use super::load::{Loaded, Programs};
 
 /// How often the buffer is emptied. Lines are for people, who do not mind.
 const PERIOD: Duration = Duration::from_millis(100);
@@ -36,7 +36,11 @@ impl Loaded {
             what: "log buffer",
             name: "AYA_LOGS",
         };
-        match EbpfLogger::init_with_logger(&mut self.ebpf, Forward) {
+        // With log lines no program is an earlier agent's.
+        let Programs::New(ebpf) = &mut self.programs else {
+            return Err(lacks);
+        };
+        match EbpfLogger::init_with_logger(ebpf, Forward) {
             Ok(logger) => Ok(Some(LogLines { logger })),
             Err(_) => Err(lacks),
         }

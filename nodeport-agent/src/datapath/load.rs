@@ -1,6 +1,6 @@
 //! Brings the object into the kernel, its maps pinned, its programs verified but not attached.
 //!
-//! Owns the order: check what is pinned, then create what is missing, then load the programs. Refuses to know devices.
+//! Owns the order: check what is pinned, then create what is missing, then load the programs, unless they are there. Refuses to know devices.
 //! Invariant: when it fails, no program was attached or replaced, so that what ran before goes on.
 
 use std::fs;
@@ -11,6 +11,7 @@ use aya::programs::{Program, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use nodeport_common::programs;
 
+use super::adopt;
 use super::config::{Config, DatapathLog};
 use super::error::DatapathError;
 use super::layout;
@@ -19,10 +20,37 @@ use super::pins::Pins;
 /// The loaded object: its programs are in the kernel, its maps pinned.
 #[derive(Debug)]
 pub struct Loaded {
-    pub(super) ebpf: Ebpf,
+    pub(super) programs: Programs,
 }
 
-/// Loads `object`.
+/// Where the programs come from.
+#[derive(Debug)]
+pub(super) enum Programs {
+    /// The verifier has just seen them.
+    New(Box<Ebpf>),
+    /// An earlier agent left them.
+    Adopted(adopt::Pinned),
+}
+
+impl Programs {
+    /// A program by its name.
+    pub(super) fn get_mut(&mut self, name: &str) -> Option<&mut Program> {
+        match self {
+            Self::New(ebpf) => ebpf.program_mut(name),
+            Self::Adopted(programs) => programs.get_mut(name),
+        }
+    }
+}
+
+impl Loaded {
+    /// Whether the programs are those of an earlier agent.
+    #[must_use]
+    pub fn is_adopted(&self) -> bool {
+        matches!(self.programs, Programs::Adopted(_))
+    }
+}
+
+/// Loads `object`, unless an earlier agent left the same.
 ///
 /// # Errors
 /// A pinned map of another layout, or whatever the kernel refused; see [`DatapathError`].
@@ -32,6 +60,11 @@ pub fn load(object: &[u8], pins: &Pins, config: &Config) -> Result<Loaded, Datap
     for directory in [pins.maps(), pins.links()] {
         fs::create_dir_all(&directory)
             .map_err(DatapathError::file("create directory", &directory))?;
+    }
+    if let Some(programs) = adopt::adopt(object, pins, config.log) {
+        tracing::info!("the programs of the earlier agent are the same and stay");
+        let programs = Programs::Adopted(programs);
+        return Ok(Loaded { programs });
     }
     let log_level = level(config.log);
     let mut loader = EbpfLoader::new();
@@ -43,19 +76,24 @@ pub fn load(object: &[u8], pins: &Pins, config: &Config) -> Result<Loaded, Datap
     }
     // The object has this variable only if it was built with log lines.
     loader.override_global(aya_log::LEVEL, &log_level, false);
-    let mut ebpf = loader.load(object).map_err(load_error)?;
-    verify(&mut ebpf)?;
-    Ok(Loaded { ebpf })
+    let ebpf = loader.load(object).map_err(load_error)?;
+    let mut programs = Programs::New(Box::new(ebpf));
+    verify(&mut programs)?;
+    adopt::leave(object, pins, config.log, &mut programs);
+    Ok(Loaded { programs })
 }
 
 /// Loads all programs at once: the kernel's verifier takes most of a start, and one core for each program.
-fn verify(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
+fn verify(programs: &mut Programs) -> Result<(), DatapathError> {
     for name in [programs::XDP, programs::CLOCK] {
-        xdp(ebpf, name)?;
+        xdp(programs, name)?;
     }
     for name in [programs::TC_INGRESS, programs::TC_EGRESS] {
-        classifier(ebpf, name)?;
+        classifier(programs, name)?;
     }
+    let Programs::New(ebpf) = programs else {
+        return Ok(());
+    };
     thread::scope(|scope| {
         let loading: Vec<_> = ebpf
             .programs_mut()
@@ -84,29 +122,35 @@ fn verify(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
 
 /// An XDP program of the object.
 pub(super) fn xdp<'a>(
-    ebpf: &'a mut Ebpf,
+    programs: &'a mut Programs,
     name: &'static str,
 ) -> Result<&'a mut Xdp, DatapathError> {
-    match ebpf.program_mut(name) {
-        Some(Program::Xdp(program)) => Ok(program),
-        _ => Err(DatapathError::ObjectLacks {
-            what: "XDP program",
-            name,
-        }),
-    }
+    let what = "XDP program";
+    let program = programs.get_mut(name).and_then(as_xdp);
+    program.ok_or(DatapathError::ObjectLacks { what, name })
 }
 
 /// A TC program of the object.
 pub(super) fn classifier<'a>(
-    ebpf: &'a mut Ebpf,
+    programs: &'a mut Programs,
     name: &'static str,
 ) -> Result<&'a mut SchedClassifier, DatapathError> {
-    match ebpf.program_mut(name) {
-        Some(Program::SchedClassifier(program)) => Ok(program),
-        _ => Err(DatapathError::ObjectLacks {
-            what: "TC program",
-            name,
-        }),
+    let what = "TC program";
+    let program = programs.get_mut(name).and_then(as_classifier);
+    program.ok_or(DatapathError::ObjectLacks { what, name })
+}
+
+fn as_xdp(program: &mut Program) -> Option<&mut Xdp> {
+    match program {
+        Program::Xdp(program) => Some(program),
+        _ => None,
+    }
+}
+
+fn as_classifier(program: &mut Program) -> Option<&mut SchedClassifier> {
+    match program {
+        Program::SchedClassifier(program) => Some(program),
+        _ => None,
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! The only place that names `aya::programs`. Invariant: nothing here detaches a program because the agent ends.
 
+mod adopt;
 mod attach;
 mod clean;
 mod clock;

@@ -1,4 +1,4 @@
-//! Names of pinned objects: `<pin-dir>/v<ABI>/maps/NAME` and `<pin-dir>/v<ABI>/links/<interface index>-<hook>`.
+//! Names of pinned objects: `<pin-dir>/v<ABI>/maps/NAME`, `<pin-dir>/v<ABI>/programs/<fingerprint>/NAME` and `<pin-dir>/v<ABI>/links/<interface index>-<hook>`.
 //!
 //! Owns these paths. Refuses to know what is behind them. Invariant: the name of a link says which device and hook it is for.
 
@@ -43,6 +43,12 @@ impl Pins {
     #[must_use]
     pub fn links(&self) -> PathBuf {
         self.version().join("links")
+    }
+
+    /// The directory of programs.
+    #[must_use]
+    pub fn programs(&self) -> PathBuf {
+        self.version().join("programs")
     }
 
     /// One map.
