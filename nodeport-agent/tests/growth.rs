@@ -193,11 +193,11 @@ fn costs(services: u32) -> Vec<(&'static str, Cost)> {
     let mut costs = Vec::new();
     let mut cost = |what, change: &dyn Fn(&mut Agent)| costs.push((what, agent.cost(change)));
     cost("an endpoint replaced", &|agent| {
-        agent.put(&slice(middle, 3, 50))
+        agent.put(&slice(middle, 3, 50));
     });
     cost("an endpoint gone", &|agent| agent.put(&slice(middle, 2, 0)));
     cost("a slice written again", &|agent| {
-        agent.put(&slice(middle, 2, 0))
+        agent.put(&slice(middle, 2, 0));
     });
     cost("a Service and its slice", &|agent| {
         agent.put(&service(services));
