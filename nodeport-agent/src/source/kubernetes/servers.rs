@@ -19,6 +19,7 @@ use kube::{Client, Config};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until, timeout};
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt as _};
+use tower_http::timeout::TimeoutBody;
 
 use super::access::{Access, AccessError};
 use super::progress::Progress;
@@ -30,6 +31,9 @@ pub(super) struct Patience {
     pub(super) connect: Duration,
     /// For the head of an answer; the API server's own limit is a minute.
     pub(super) answer: Duration,
+    /// For the next piece of an answer. A watch has a bookmark every minute if nothing else; one that has none for two is given up
+    /// and goes on where it was.
+    pub(super) silence: Duration,
     /// The shortest time between two watches of one resource: a server that ends each at once must not be asked in a loop.
     pub(super) between_watches: Duration,
 }
@@ -39,6 +43,7 @@ impl Default for Patience {
         Self {
             connect: Duration::from_secs(5),
             answer: Duration::from_secs(30),
+            silence: Duration::from_secs(130),
             between_watches: Duration::from_millis(500),
         }
     }
@@ -81,6 +86,9 @@ struct Connection {
     generation: u64,
 }
 
+/// An answer that is given up when it falls silent.
+type Answer = TimeoutBody<Body>;
+
 /// What went wrong, in words.
 #[derive(Debug, thiserror::Error)]
 enum SendError {
@@ -108,7 +116,7 @@ impl Servers {
         Client::new(self, "default")
     }
 
-    async fn send(&self, request: Request<Body>) -> Result<Response<Body>, BoxError> {
+    async fn send(&self, request: Request<Body>) -> Result<Response<Answer>, BoxError> {
         let (mut parts, body) = request.into_parts();
         parts.uri = from_now(&parts.uri).unwrap_or(parts.uri);
         let resource = resource(parts.uri.path()).to_owned();
@@ -129,7 +137,10 @@ impl Servers {
                 .send_once(Request::from_parts(parts.clone(), body), &resource)
                 .await
             {
-                Ok(response) => return Ok(response),
+                Ok(response) => {
+                    let silence = self.0.patience.silence;
+                    return Ok(response.map(|body| TimeoutBody::new(silence, body)));
+                }
                 Err(error) => failed = Some(error),
             }
         }
@@ -222,9 +233,9 @@ impl Servers {
 }
 
 impl Service<Request<Body>> for Servers {
-    type Response = Response<Body>;
+    type Response = Response<Answer>;
     type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Answer>, BoxError>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))

@@ -130,6 +130,21 @@ async fn after_410_the_list_is_taken_anew_and_what_it_has_not_is_gone() {
 }
 
 #[tokio::test]
+async fn a_watch_that_falls_silent_goes_on_where_it_was() {
+    let server = Server::start(|line, before| match before {
+        // It says its list and then nothing more, not even that the connection is closed.
+        0 => Answer::Open(streamed(line, &["a"])),
+        _ if line.contains("/services") => Answer::Open(service("ADDED", "b", 30)),
+        _ => Answer::Open(String::new()),
+    })
+    .await;
+    let mut source = follow(&[server.address]);
+    until(&mut source, &["a", "b"]).await;
+    let asked = server.requests("/services");
+    assert!(asked[1].contains("resourceVersion=20"), "{asked:?}");
+}
+
+#[tokio::test]
 async fn a_watch_that_ends_goes_on_where_it_was_without_a_new_list() {
     let server = Server::start(|line, before| match before {
         0 => Answer::Ended(streamed(line, &["a"])),

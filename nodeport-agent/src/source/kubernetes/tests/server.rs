@@ -150,6 +150,7 @@ async fn chunk(stream: &mut TcpStream, lines: &str) -> Option<()> {
 pub(super) const IMPATIENT: Patience = Patience {
     connect: Duration::from_secs(2),
     answer: Duration::from_millis(300),
+    silence: Duration::from_secs(2),
     between_watches: Duration::from_millis(100),
 };
 
