@@ -23,7 +23,7 @@ const START: Duration = Duration::from_secs(20);
 pub struct AgentSpec {
     /// The program.
     pub binary: PathBuf,
-    /// `--manifests`.
+    /// `--manifests`; not given if there are none.
     pub manifests: Vec<PathBuf>,
     /// `--xdp`.
     pub xdp: String,
@@ -139,7 +139,9 @@ impl Agent {
         }
         let mut command = Command::new(binary);
         command.args(["run", "--node-name", &self.node, "--xdp", &self.spec.xdp]);
-        command.arg("--manifests").args(&self.spec.manifests);
+        if !self.spec.manifests.is_empty() {
+            command.arg("--manifests").args(&self.spec.manifests);
+        }
         self.places(&mut command).args(&self.spec.arguments);
         let log = self.log_path();
         self.process = Some(Process::start(

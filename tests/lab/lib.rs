@@ -13,6 +13,7 @@ pub mod cluster;
 pub mod echo;
 pub mod expect;
 pub mod interrupt;
+pub mod k8s;
 pub mod lab;
 mod machine;
 pub mod manifest;

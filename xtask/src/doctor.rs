@@ -6,6 +6,7 @@
 mod kernel;
 
 use crate::{
+    kubernetes::Go,
     packages::{self, TOOLS},
     shell, toolchain,
 };
@@ -100,7 +101,22 @@ fn programs() -> Vec<Finding> {
             Some(path) => Finding::fine(tool.program, path.display().to_string()),
             None => absent(tool.program, tool.purpose, &[tool.package]),
         })
+        .chain([go()])
         .collect()
+}
+
+/// What builds the cluster tier's programs.
+fn go() -> Finding {
+    let purpose = "builds Kubernetes for `cargo xtask test cluster`";
+    match (Go::on_path(), Go::obstacle()) {
+        (Some(go), _) => Finding::fine("go", format!("{go}")),
+        (None, None) => Finding::new(
+            "go",
+            State::Installable,
+            format!("{purpose}; will be fetched from the Go module proxy"),
+        ),
+        (None, Some(remedy)) => Finding::new("go", State::Wanted, format!("{purpose}; {remedy}")),
+    }
 }
 
 /// Something that packages bring.

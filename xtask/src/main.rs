@@ -8,6 +8,7 @@ mod build;
 mod clean;
 mod docs;
 mod doctor;
+mod kubernetes;
 mod lint;
 mod packages;
 mod run;

@@ -29,6 +29,7 @@ pub(crate) const TOOLS: &[Tool] = &[
     tool("nsenter", "util-linux", "runs a program in a lab node"),
     tool("nginx", "nginx", "the lab's HTTP server"),
     tool("dnsmasq", "dnsmasq-base", "the lab's UDP server"),
+    tool("unzip", "unzip", "unpacks a Go toolchain, if there is none"),
     tool("dig", "bind9-dnsutils", "the lab's UDP client"),
     tool("curl", "curl", "the lab's HTTP client"),
     tool("iperf3", "iperf3", "steady streams, to count losses"),

@@ -2,6 +2,7 @@
 //!
 //! Owns the order of the stages and what is printed. Invariant: whatever happens, the lab is gone when the verb ends.
 
+mod cluster;
 mod table;
 
 use std::path::PathBuf;
@@ -27,9 +28,12 @@ pub(crate) struct Args {
     /// Objects to use instead of the examples: files or directories of YAML or JSON
     #[arg(long, value_name = "PATH", num_args = 1..)]
     pub(crate) manifests: Vec<PathBuf>,
-    /// Most Nodes of those objects to make
+    /// Most Nodes of those objects to make; with --cluster, the number of nodes
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub(crate) nodes: usize,
+    /// A real API server instead of objects from files: kubectl as in any cluster
+    #[arg(long, conflicts_with = "manifests")]
+    pub(crate) cluster: bool,
     /// Mode of the XDP programs: auto, native, generic or off
     #[arg(long, value_name = "MODE", default_value = "auto")]
     pub(crate) xdp: String,
@@ -43,6 +47,9 @@ pub(crate) struct Args {
 pub(crate) fn main(args: &Args) -> Result<()> {
     packages::ensure_tools()?;
     let built = build::all(false)?;
+    if args.cluster {
+        return cluster::main(args, built.agent);
+    }
     let start = Instant::now();
     let paths = match args.manifests.as_slice() {
         [] => vec![root().join("tests/manifests/example.yaml")],

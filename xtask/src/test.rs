@@ -5,10 +5,12 @@
 
 mod summary;
 
-use crate::{build, packages, shell};
+use crate::{build, kubernetes, packages, shell};
 use anyhow::{Context as _, Result, bail};
+use nodeport_tests::k8s::programs::VARIABLE;
 use std::{
     env,
+    ffi::OsString,
     io::{BufRead as _, BufReader, Write as _},
     path::PathBuf,
     process::{Command, Stdio},
@@ -22,10 +24,16 @@ const TESTS: &str = "nodeport-tests";
 /// The tiers that need neither root nor the BPF object, in order. All others need both.
 const NEEDS_NOTHING: &[&str] = &["unit", "scenario"];
 
+/// The tier with a real API server, whose programs take minutes to build for the first time.
+const CLUSTER: &str = "cluster";
+
+/// Tiers that run only if they are named.
+const ONLY_IF_NAMED: &[&str] = &[CLUSTER];
+
 /// What `cargo xtask test` is asked to do.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Tiers to run; all if none is named
+    /// Tiers to run; all but `cluster` if none is named
     #[arg(value_name = "TIER")]
     tiers: Vec<String>,
     /// Arguments for the test programs, such as a part of a test's name
@@ -55,7 +63,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     }
     let chosen: Vec<_> = all
         .iter()
-        .filter(|tier| args.tiers.is_empty() || args.tiers.contains(&tier.name))
+        .filter(|tier| tier.is_chosen(&args.tiers))
         .collect();
     // Made once and before the first tier, so that no tier's time contains it, and a failure is not found out twice.
     let prepared = chosen.iter().any(|tier| tier.is_needy()).then(prepare);
@@ -73,7 +81,18 @@ pub(crate) fn main(args: &Args) -> Result<()> {
             reports.push(Report::skipped(&tier.name, "it has no tests".to_owned()));
             continue;
         }
-        reports.push(run(tier, agent, &args.arguments)?);
+        let mut environment = Vec::new();
+        environment.extend(agent.map(|agent| ("NODEPORT_AGENT", agent.clone().into_os_string())));
+        if tier.name == CLUSTER {
+            match kubernetes::control_plane() {
+                Ok(programs) => environment.push((VARIABLE, programs)),
+                Err(reason) => {
+                    reports.push(Report::skipped(&tier.name, format!("{reason:#}")));
+                    continue;
+                }
+            }
+        }
+        reports.push(run(tier, &environment, &args.arguments)?);
     }
     conclude(
         &reports,
@@ -89,6 +108,12 @@ struct Tier {
 }
 
 impl Tier {
+    /// Whether it runs if these are named on the command line.
+    fn is_chosen(&self, named: &[String]) -> bool {
+        named.contains(&self.name)
+            || (named.is_empty() && !ONLY_IF_NAMED.contains(&self.name.as_str()))
+    }
+
     fn is_needy(&self) -> bool {
         !NEEDS_NOTHING.contains(&self.name.as_str())
     }
@@ -139,15 +164,13 @@ fn prepare() -> Result<PathBuf> {
     Ok(build::all(false)?.agent)
 }
 
-fn run(tier: &Tier, agent: Option<&PathBuf>, arguments: &[String]) -> Result<Report> {
+fn run(tier: &Tier, environment: &[(&str, OsString)], arguments: &[String]) -> Result<Report> {
     eprintln!("==> tier {}", tier.name);
     let start = Instant::now();
     let mut summary = Summary::default();
     let mut trouble = None;
     for mut command in commands(tier) {
-        if let Some(agent) = agent {
-            command.env("NODEPORT_AGENT", agent);
-        }
+        command.envs(environment.iter().cloned());
         command.arg("--").args(arguments);
         let ended_well = follow(&mut command, &mut summary)?;
         if !ended_well && trouble.is_none() {

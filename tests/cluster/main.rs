@@ -1,0 +1,7 @@
+//! Cluster tier: a real Kubernetes control plane in the lab. Needs root and Go; see CONTRIBUTING.
+//!
+//! Each test reads as a story and writes out what it expects.
+
+mod faults;
+mod services;
+mod world;

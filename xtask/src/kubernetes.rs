@@ -1,0 +1,175 @@
+//! The programs of a Kubernetes cluster, for the cluster tier: built from the Go modules below `tests/kubernetes`, once.
+//!
+//! Owns which programs there are and where they are kept. Refuses to know how they are started. Invariant: a program is kept under
+//! a name made of its module's `go.mod` and `go.sum`, so a changed version is another file.
+
+mod go;
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use crate::shell;
+pub(crate) use go::Go;
+
+/// Programs that are built from one Go module.
+struct Group {
+    /// Directory of the module below `tests/kubernetes`.
+    module: &'static str,
+    /// Where a program's package is, before its name.
+    packages: &'static str,
+    /// Names of the programs.
+    programs: &'static [&'static str],
+    /// The variable of the linker that holds the version, and the module whose version it is.
+    version: Option<(&'static str, &'static str)>,
+}
+
+/// What a control plane without real nodes needs.
+const CONTROL_PLANE: &[Group] = &[
+    Group {
+        module: "etcd",
+        packages: "go.etcd.io/etcd/server/v3",
+        programs: &["etcd"],
+        version: None,
+    },
+    Group {
+        module: "kubernetes",
+        packages: "k8s.io/kubernetes/cmd/",
+        programs: &[
+            "kube-apiserver",
+            "kube-controller-manager",
+            "kubectl",
+            "kube-proxy",
+        ],
+        version: Some((
+            "k8s.io/component-base/version.gitVersion",
+            "k8s.io/kubernetes",
+        )),
+    },
+];
+
+/// Builds what is not there yet. Returns the directories as one list.
+pub(crate) fn control_plane() -> Result<OsString> {
+    let mut go = None;
+    let directories = CONTROL_PLANE
+        .iter()
+        .map(|group| group.build(&mut go))
+        .collect::<Result<Vec<_>>>()?;
+    std::env::join_paths(directories).context("a directory of the cache has a colon in its name")
+}
+
+impl Group {
+    /// Builds the programs that are not there, with a Go that is looked for if it is needed. Returns the directory that they are in.
+    fn build(&self, go: &mut Option<Go>) -> Result<PathBuf> {
+        let source = shell::root().join("tests/kubernetes").join(self.module);
+        let directory = cache()?.join(format!("{}-{}", self.module, fingerprint(&source)?));
+        let missing = self
+            .programs
+            .iter()
+            .filter(|program| !directory.join(program).is_file());
+        for program in missing {
+            let go = match go {
+                Some(go) => go,
+                None => go.insert(Go::find()?),
+            };
+            let title = format!("build {program} with {go}");
+            shell::stage(&title, || self.build_one(go, &source, &directory, program))?;
+        }
+        Ok(directory)
+    }
+
+    fn build_one(&self, go: &Go, source: &Path, directory: &Path, program: &str) -> Result<()> {
+        std::fs::create_dir_all(directory)
+            .with_context(|| format!("make {}", directory.display()))?;
+        let mut flags = String::from("-s -w");
+        if let Some((variable, module)) = self.version {
+            let mut list = go.command(source);
+            list.args(["list", "-m", "-f", "{{.Version}}", module]);
+            let version = shell::output(&mut list)?;
+            // Writing to a string cannot fail.
+            let _ = write!(flags, " -X {variable}={}", version.trim());
+        }
+        let package = if self.packages.ends_with('/') {
+            format!("{}{program}", self.packages)
+        } else {
+            self.packages.to_owned()
+        };
+        // Whoever is interrupted leaves nothing under the name that counts.
+        let unfinished = directory.join(format!(".{program}.{}", std::process::id()));
+        let mut build = go.command(source);
+        build
+            .args(["build", "-trimpath", "-buildvcs=false", "-ldflags", &flags])
+            .arg("-o")
+            .arg(&unfinished)
+            .arg(package);
+        shell::run(&mut build)?;
+        std::fs::rename(&unfinished, directory.join(program))
+            .with_context(|| format!("rename {}", unfinished.display()))
+    }
+}
+
+/// Where programs are kept.
+fn cache() -> Result<PathBuf> {
+    Ok(shell::cache()?.join("kubernetes"))
+}
+
+/// A name for the versions that a module asks for.
+fn fingerprint(source: &Path) -> Result<String> {
+    let mut text = Vec::new();
+    for file in ["go.mod", "go.sum"] {
+        let path = source.join(file);
+        text.extend(std::fs::read(&path).with_context(|| format!("read {}", path.display()))?);
+    }
+    sha256(&text)
+}
+
+/// The first 16 digits of the SHA-256 of a text.
+fn sha256(text: &[u8]) -> Result<String> {
+    let directory = cache()?;
+    std::fs::create_dir_all(&directory).with_context(|| format!("make {}", directory.display()))?;
+    let file = directory.join(format!(".sum.{}", std::process::id()));
+    std::fs::write(&file, text).with_context(|| format!("write {}", file.display()))?;
+    let sum = shell::output(Command::new("sha256sum").arg(&file));
+    std::fs::remove_file(&file).with_context(|| format!("remove {}", file.display()))?;
+    Ok(sum?.chars().take(16).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_module_is_there_and_names_its_programs_as_tools() {
+        for group in CONTROL_PLANE {
+            let source = shell::root().join("tests/kubernetes").join(group.module);
+            let text = std::fs::read_to_string(source.join("go.mod")).unwrap();
+            for program in group.programs {
+                let package = group.packages.strip_suffix('/').map_or_else(
+                    || group.packages.to_owned(),
+                    |parent| format!("{parent}/{program}"),
+                );
+                assert!(
+                    text.lines().any(|line| line == format!("tool {package}")),
+                    "{package} is no tool of {}",
+                    source.display()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn another_version_is_another_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| std::fs::write(directory.path().join(name), text);
+        file("go.mod", "require a v1").unwrap();
+        file("go.sum", "").unwrap();
+        let one = fingerprint(directory.path()).unwrap();
+        file("go.mod", "require a v2").unwrap();
+        let two = fingerprint(directory.path()).unwrap();
+        assert_eq!(one.len(), 16);
+        assert_ne!(one, two);
+    }
+}
