@@ -14,6 +14,7 @@ use crate::lab::{Lab, Node};
 use crate::netns::Netns;
 use crate::outcomes::Outcomes;
 use crate::process::Process;
+use crate::record::Record;
 
 /// How long an agent may take until its first complete state is written.
 const START: Duration = Duration::from_secs(20);
@@ -125,11 +126,24 @@ impl Agent {
         self.wait_ready()
     }
 
+    /// Starts it outside of a lab, in the namespace of its node, and waits until it is ready.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub fn start_recorded(&mut self, record: &Record) -> Result<()> {
+        self.spawn_recorded(record)?;
+        self.wait_ready()
+    }
+
     /// Starts it.
     ///
     /// # Errors
     /// If the binary is missing.
     pub fn spawn(&mut self, lab: &Lab) -> Result<()> {
+        self.spawn_recorded(lab.record())
+    }
+
+    fn spawn_recorded(&mut self, record: &Record) -> Result<()> {
         let binary = &self.spec.binary;
         if !binary.exists() {
             bail!(
@@ -144,12 +158,7 @@ impl Agent {
         }
         self.places(&mut command).args(&self.spec.arguments);
         let log = self.log_path();
-        self.process = Some(Process::start(
-            lab.record(),
-            &self.netns,
-            &mut command,
-            &log,
-        )?);
+        self.process = Some(Process::start(record, &self.netns, &mut command, &log)?);
         Ok(())
     }
 

@@ -198,7 +198,7 @@ impl Drop for Lab {
 }
 
 /// What cannot be removed now stays recorded for `cargo xtask clean`.
-fn remove(record: &Record) {
+pub(crate) fn remove(record: &Record) {
     interrupt::forget(record.dir());
     if let Err(error) = undo(record.dir(), &mut Cleaned::default()) {
         eprintln!("the lab could not be removed: {error:#}; `cargo xtask clean` tries again");

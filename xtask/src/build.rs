@@ -67,26 +67,45 @@ pub(crate) fn object_path() -> PathBuf {
 
 /// Builds the BPF object, with a toolchain that is found or installed, and returns its path.
 pub(crate) fn object() -> Result<PathBuf> {
+    object_of("nodeport", "the BPF programs", object_path())
+}
+
+/// Builds the benchmark's own programs, likewise.
+pub(crate) fn bench_object() -> Result<PathBuf> {
+    let path = object_path().with_file_name("bench.o");
+    object_of("bench", "the benchmark's BPF programs", path)
+}
+
+fn object_of(binary: &str, what: &str, path: PathBuf) -> Result<PathBuf> {
     let toolchain = toolchain::ensure()?;
-    let title = format!("build the BPF programs with {}", toolchain.compiler);
+    let title = format!("build {what} with {}", toolchain.compiler);
     shell::stage(&title, || {
         let mut command = toolchain.cargo("build");
-        shell::run(of_the_rim(&mut command).args(["--profile", "bpf"])).with_context(|| {
-            format!(
-                "the BPF programs do not build with {} and {}",
-                toolchain.compiler, toolchain.linker
-            )
-        })?;
-        let made = build_directory().join(TARGET).join("bpf/nodeport");
-        publish(&made, &object_path())
+        shell::run(of_the_rim(&mut command, binary).args(["--profile", "bpf"])).with_context(
+            || {
+                format!(
+                    "{what} do not build with {} and {}",
+                    toolchain.compiler, toolchain.linker
+                )
+            },
+        )?;
+        let made = build_directory().join(TARGET).join("bpf").join(binary);
+        publish(&made, &path)
     })?;
-    Ok(object_path())
+    Ok(path)
 }
 
 /// Clippy over the library and the programs for the BPF target, if this toolchain has clippy.
 pub(crate) fn clippy(toolchain: &Toolchain) -> Option<Command> {
     let mut command = toolchain.clippy()?;
-    of_the_rim(&mut command).args(["--lib", "--profile", "bpf", "--", "-D", "warnings"]);
+    of_the_rim(&mut command, "nodeport").args([
+        "--lib",
+        "--profile",
+        "bpf",
+        "--",
+        "-D",
+        "warnings",
+    ]);
     Some(command)
 }
 
@@ -94,17 +113,24 @@ pub(crate) fn clippy(toolchain: &Toolchain) -> Option<Command> {
 pub(crate) fn clippy_on_host() -> Command {
     let mut command = shell::cargo();
     command.arg("clippy");
-    of_the_rim(&mut command).args(["--lib", "--profile", "bpf", "--", "-D", "warnings"]);
+    of_the_rim(&mut command, "nodeport").args([
+        "--lib",
+        "--profile",
+        "bpf",
+        "--",
+        "-D",
+        "warnings",
+    ]);
     command
 }
 
-fn of_the_rim(command: &mut Command) -> &mut Command {
+fn of_the_rim<'a>(command: &'a mut Command, binary: &str) -> &'a mut Command {
     command
         .args([
             "--package",
             "nodeport-ebpf",
             "--bin",
-            "nodeport",
+            binary,
             "--features",
             "kernel",
         ])
@@ -127,6 +153,11 @@ fn publish(made: &Path, object: &Path) -> Result<()> {
     let fresh = object.with_extension("o.new");
     fs::write(&fresh, bytes).with_context(|| format!("cannot write {}", fresh.display()))?;
     fs::rename(&fresh, object).with_context(|| format!("cannot rename {}", fresh.display()))
+}
+
+/// Where optimised programs for this machine are.
+pub(crate) fn release_directory() -> PathBuf {
+    target_directory().join("release")
 }
 
 fn target_directory() -> PathBuf {

@@ -3,6 +3,7 @@
 //! Owns the command line only; each verb is a module. Invariant: a verb that fails says what to do about it and exits
 //! with a status other than 0.
 
+mod bench;
 mod budget;
 mod build;
 mod clean;
@@ -44,6 +45,8 @@ enum Verb {
     Verify,
     /// Run the tests, tier by tier
     Test(test::Args),
+    /// Measure packets, connections and changes, against plain routing and kube-proxy's rules
+    Bench(bench::Args),
     /// Remove what a crashed lab left: processes, namespaces, pins, cgroups
     Clean,
 }
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Verb::Docs => docs::main(),
         Verb::Verify => verify::main(),
         Verb::Test(args) => test::main(&args),
+        Verb::Bench(args) => bench::main(&args),
         Verb::Clean => clean::main(),
     };
     match result {

@@ -35,6 +35,16 @@ pub(crate) const TOOLS: &[Tool] = &[
     tool("iperf3", "iperf3", "steady streams, to count losses"),
     tool("nft", "nftables", "drops and counters in tests"),
     tool(
+        "iptables-restore",
+        "iptables",
+        "kube-proxy's rules in `cargo xtask bench`",
+    ),
+    tool(
+        "chrt",
+        "util-linux",
+        "keeps the ends of `cargo xtask bench` ahead of its generator",
+    ),
+    tool(
         "tcpdump",
         "tcpdump",
         "what was on the wire when a test failed",

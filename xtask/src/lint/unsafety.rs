@@ -12,6 +12,7 @@ const PARTS: &[(&str, &[&str])] = &[
         &["nodeport-ebpf/src/main.rs", "nodeport-ebpf/src/kernel"],
     ),
     ("unsafe.agent", &["nodeport-agent/src/"]),
+    ("unsafe.bench", &["nodeport-ebpf/bench/"]),
     ("unsafe.tests", &["tests/", "xtask/"]),
 ];
 
@@ -97,7 +98,7 @@ mod tests {
             "nodeport-ebpf/src/kernel/packet.rs",
             "fn f() { unsafe { g() } } unsafe impl Sync for X {} // unsafe {",
         );
-        let budget = "unsafe.rim = 2\nunsafe.agent = 0\nunsafe.tests = 0\n";
+        let budget = "unsafe.rim = 2\nunsafe.agent = 0\nunsafe.bench = 0\nunsafe.tests = 0\n";
         let (counted, breaches) = run(&[LIB, COMMON, rim], budget);
         assert_eq!(breaches, Vec::<String>::new());
         assert_eq!(counted[0], "unsafe.rim: 2 blocks (at most 2)");
@@ -110,7 +111,7 @@ mod tests {
 
     #[test]
     fn the_library_has_none_and_forbids_it() {
-        let budget = "unsafe.rim = 0\nunsafe.agent = 0\nunsafe.tests = 0\n";
+        let budget = "unsafe.rim = 0\nunsafe.agent = 0\nunsafe.bench = 0\nunsafe.tests = 0\n";
         let path = (
             "nodeport-ebpf/src/path/ingress.rs",
             "#[unsafe(no_mangle)] fn f() {}",
@@ -127,7 +128,10 @@ mod tests {
 
     #[test]
     fn a_missing_bound_is_a_breach() {
-        let (_, breaches) = run(&[LIB, COMMON], "unsafe.rim = 0\nunsafe.tests = 0\n");
+        let (_, breaches) = run(
+            &[LIB, COMMON],
+            "unsafe.rim = 0\nunsafe.bench = 0\nunsafe.tests = 0\n",
+        );
         assert_eq!(
             breaches,
             ["unsafe.agent: 0 unsafe blocks, and no bound in xtask/budget.toml"]

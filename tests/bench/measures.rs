@@ -1,0 +1,309 @@
+//! The list of measures, and which of them run.
+//!
+//! Invariant: a measure's name is stable: records of different days are compared by it.
+
+use std::time::Duration;
+
+use crate::candidate::Candidate;
+use crate::objects::Shape;
+use crate::packets::{self, Traffic};
+use crate::programs::{self, Kind};
+use crate::record::Measurement;
+use crate::rounds::{self, Raw, each};
+use crate::statistics::{Subject, sum_up};
+use crate::{Args, bulk, control, opening};
+
+/// One measure: what is there, and who is measured.
+struct Measure {
+    name: &'static str,
+    what: What,
+    v6: bool,
+    local: bool,
+    flows: u32,
+    services: u32,
+    /// Endpoints of each Service but the first.
+    endpoints: u32,
+    /// Whether it is part of `--quick`.
+    quick: bool,
+}
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    /// Packets per second, from the client or in both directions.
+    Packets { both: bool },
+    /// Nanoseconds of a program.
+    Program(Kind),
+    /// New TCP connections.
+    Opening,
+    /// A stream of TCP.
+    Bulk,
+    /// The agent alone.
+    Control,
+}
+
+const ONE_WAY: What = What::Packets { both: false };
+const BOTH_WAYS: What = What::Packets { both: true };
+
+const fn measure(name: &'static str, what: What) -> Measure {
+    Measure {
+        name,
+        what,
+        v6: false,
+        local: false,
+        flows: 10_000,
+        services: 1,
+        endpoints: 3,
+        quick: false,
+    }
+}
+
+/// Packets per second, by the number of flows.
+const fn growth_flows(flows: u32) -> Measure {
+    measure("growth-flows", ONE_WAY).flows(flows)
+}
+
+/// The agent, by the number of Services of three endpoints.
+const fn growth_services(services: u32) -> Measure {
+    measure("growth-services", What::Control)
+        .flows(0)
+        .services(services, 3)
+}
+
+/// The agent, by the number of endpoints of each of 1,000 Services.
+const fn growth_endpoints(endpoints: u32) -> Measure {
+    measure("growth-endpoints", What::Control)
+        .flows(0)
+        .services(1000, endpoints)
+}
+
+impl Measure {
+    const fn quick(mut self) -> Self {
+        self.quick = true;
+        self
+    }
+
+    const fn v6(mut self) -> Self {
+        self.v6 = true;
+        self
+    }
+
+    const fn local(mut self) -> Self {
+        self.local = true;
+        self
+    }
+
+    const fn flows(mut self, flows: u32) -> Self {
+        self.flows = flows;
+        self
+    }
+
+    const fn services(mut self, services: u32, endpoints: u32) -> Self {
+        self.services = services;
+        self.endpoints = endpoints;
+        self
+    }
+}
+
+/// In the order in which they run.
+const MEASURES: &[Measure] = &[
+    measure("remote", ONE_WAY).quick(),
+    measure("remote-both", BOTH_WAYS).quick(),
+    measure("remote-ipv6", ONE_WAY).v6(),
+    measure("remote-1-flow", ONE_WAY).flows(1),
+    measure("remote-1M-flows", ONE_WAY).flows(1_000_000),
+    measure("remote-10k-services", ONE_WAY).services(10_000, 3),
+    measure("local", ONE_WAY).local(),
+    measure("program-established", What::Program(Kind::Established)),
+    // Of new packets none may be known: more flows than fit into the table of pending ones.
+    measure("program-new", What::Program(Kind::New)).flows(1_000_000),
+    measure("program-foreign", What::Program(Kind::Foreign)),
+    measure("connections", What::Opening).flows(0),
+    measure("connections-10k-services", What::Opening)
+        .flows(0)
+        .services(10_000, 3),
+    measure("bulk-local", What::Bulk).flows(0).local(),
+    growth_flows(1),
+    growth_flows(100),
+    growth_flows(10_000),
+    growth_flows(100_000),
+    growth_flows(1_000_000),
+    growth_services(1),
+    growth_services(100),
+    growth_services(1000),
+    growth_services(5000),
+    growth_services(10_000),
+    growth_services(20_000),
+    growth_endpoints(1),
+    growth_endpoints(10),
+    growth_endpoints(50),
+    growth_endpoints(100),
+    measure("agent-10k-services", What::Control)
+        .flows(0)
+        .services(10_000, 3),
+    measure("agent-250k-endpoints", What::Control)
+        .flows(0)
+        .services(5_000, 50),
+];
+
+/// The names of all measures.
+pub(crate) fn names() -> Vec<&'static str> {
+    let mut names: Vec<_> = MEASURES.iter().map(|measure| measure.name).collect();
+    names.dedup();
+    names
+}
+
+/// Runs what was asked for.
+pub(crate) fn run(args: &Args) -> Vec<Measurement> {
+    let mut all = Vec::new();
+    for measure in MEASURES {
+        let candidates: Vec<_> = measure
+            .candidates()
+            .iter()
+            .copied()
+            .filter(|candidate| measure.takes(*candidate))
+            .filter(|candidate| args.wants(measure.name, candidate.name(), measure.quick))
+            .collect();
+        if !candidates.is_empty() {
+            eprintln!("==> {}", measure.name);
+            all.extend(measure.run(args, &candidates));
+        }
+    }
+    all
+}
+
+impl Args {
+    /// Whether a measure of a candidate was asked for.
+    fn wants(&self, measure: &str, candidate: &str, quick: bool) -> bool {
+        if self.only.is_empty() {
+            return quick || !self.quick;
+        }
+        let name = format!("{measure}/{candidate}");
+        let (first, last) = (format!("={name}"), format!("={measure}"));
+        self.only
+            .iter()
+            .any(|part| name.contains(part.as_str()) || *part == first || *part == last)
+    }
+
+    /// How long one run measures.
+    fn window(&self) -> Duration {
+        Duration::from_millis(if self.quick { 300 } else { 700 })
+    }
+
+    fn rounds(&self) -> usize {
+        self.rounds.unwrap_or(if self.quick { 3 } else { 5 })
+    }
+}
+
+impl Measure {
+    /// Who can be measured, in the order of the table.
+    fn candidates(&self) -> &'static [Candidate] {
+        use Candidate::{Iptables, Nftables, Redirect, Routing, Tc, Xdp};
+        match self.what {
+            What::Packets { .. } => &[Redirect, Routing, Nftables, Iptables, Xdp, Tc],
+            What::Program(_) => &[Xdp, Tc],
+            What::Opening | What::Bulk => &[Routing, Nftables, Iptables, Xdp, Tc],
+            What::Control => &[Xdp],
+        }
+    }
+
+    /// The limit knows no way through a host's stack; the kernel's table of connections ends far below a million; and `nft` takes minutes for
+    /// 10,000 Services.
+    fn takes(&self, candidate: Candidate) -> bool {
+        match candidate {
+            Candidate::Redirect => !self.local,
+            Candidate::Nftables => self.flows <= 100_000 && self.services <= 1000,
+            Candidate::Iptables => self.flows <= 100_000,
+            _ => true,
+        }
+    }
+
+    fn shape(&self) -> Shape {
+        let udp = matches!(self.what, What::Packets { .. } | What::Program(_));
+        Shape {
+            services: self.services,
+            endpoints: self.endpoints,
+            // Each flow to an endpoint takes one of some 30,000 ports.
+            measured: (self.flows / 16_384 + 1).clamp(3, 200) as u8,
+            local: self.local,
+            v6: self.v6,
+            protocol: if udp { "UDP" } else { "TCP" },
+        }
+    }
+
+    fn run(&self, args: &Args, candidates: &[Candidate]) -> Vec<Measurement> {
+        let shape = self.shape();
+        let window = args.window();
+        let rounds = args.rounds();
+        let traffic = Traffic {
+            shape,
+            flows: self.flows,
+            both: self.what == BOTH_WAYS,
+            foreign: false,
+            window,
+        };
+        match self.what {
+            What::Packets { .. } => {
+                let raw = rounds::run(rounds, candidates, Candidate::name, |candidate| {
+                    packets::run(candidate, &traffic)
+                });
+                self.sum_up(&raw, "", "Mpps", |rate| *rate)
+            }
+            What::Program(kind) => {
+                let raw = rounds::run(rounds, candidates, Candidate::name, |candidate| {
+                    programs::run(candidate, &traffic, kind)
+                });
+                self.sum_up(&raw, "", "ns", |each| *each)
+            }
+            What::Opening => {
+                let raw = rounds::run(rounds, candidates, Candidate::name, |candidate| {
+                    opening::run(candidate, &shape, window)
+                });
+                let mut all = self.sum_up(&raw, "", "1/s", |opened| opened.rate);
+                all.extend(self.sum_up(&raw, "-p50", "us", |opened| opened.p50));
+                all.extend(self.sum_up(&raw, "-p99", "us", |opened| opened.p99));
+                all
+            }
+            What::Bulk => {
+                let raw = rounds::run(rounds, candidates, Candidate::name, |candidate| {
+                    bulk::run(candidate, &shape, window)
+                });
+                self.sum_up(&raw, "", "Gbit/s", |rate| *rate)
+            }
+            What::Control => self.control(rounds, candidates),
+        }
+    }
+
+    fn control(&self, rounds: usize, candidates: &[Candidate]) -> Vec<Measurement> {
+        let shape = self.shape();
+        let raw = rounds::run(rounds, candidates, Candidate::name, |_| {
+            control::run(&shape, 40)
+        });
+        let mut all = self.sum_up(&raw, "-load", "ms", |life| life.load);
+        all.extend(self.sum_up(&raw, "-restart", "ms", |life| life.restart));
+        all.extend(self.sum_up(&raw, "-change-p50", "us", |life| life.change_p50));
+        all.extend(self.sum_up(&raw, "-change-p99", "us", |life| life.change_p99));
+        all.extend(self.sum_up(&raw, "-memory-kernel", "MiB", |life| life.kernel));
+        all.extend(self.sum_up(&raw, "-memory-agent", "MiB", |life| life.agent));
+        all
+    }
+
+    fn sum_up<T>(
+        &self,
+        raw: &[Raw<T>],
+        part: &str,
+        unit: &'static str,
+        number: impl Fn(&T) -> f64,
+    ) -> Vec<Measurement> {
+        let shape = self.shape();
+        let subject = Subject {
+            measure: format!("{}{part}", self.name),
+            family: if self.v6 { 6 } else { 4 },
+            flows: self.flows,
+            services: self.services,
+            endpoints: (self.services - 1) * self.endpoints + u32::from(shape.measured),
+            unit,
+        };
+        sum_up(&subject, &each(raw, number))
+    }
+}

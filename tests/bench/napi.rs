@@ -1,0 +1,91 @@
+//! Which core does what: NAPI threads of devices on cores, and how busy they were.
+//!
+//! A veth's NAPI runs in a kernel thread of its own if its device is told so; attaching XDP or switching GRO makes that thread anew, without
+//! its core. Invariant: threads are found by their device's name, which is one that only the benchmark uses.
+
+use std::fs;
+
+use anyhow::{Context as _, Result, bail};
+use nodeport_tests::Netns;
+use rustix::process::{Pid, setpriority_process};
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+/// The core of the node.
+pub(crate) const NODE_CORE: usize = 1;
+/// The core of the client and of the far end.
+pub(crate) const END_CORE: usize = 0;
+
+/// Has a device's NAPI run in a thread.
+pub(crate) fn make_threaded(netns: &Netns, device: &str) -> Result<()> {
+    // `/sys` shows the devices of the namespace in which it was mounted; `ip netns exec` mounts it anew.
+    let script = format!("echo 1 > /sys/class/net/{device}/threaded");
+    let name = netns.name();
+    let mut command = std::process::Command::new("ip");
+    command.args(["netns", "exec", name, "sh", "-c", &script]);
+    let output = command.output().context("run ip netns exec")?;
+    if !output.status.success() {
+        let error = String::from_utf8_lossy(&output.stderr);
+        bail!("threaded NAPI of {device}: {}", error.trim());
+    }
+    Ok(())
+}
+
+/// The NAPI threads of a device of this name, in whatever namespace it is.
+pub(crate) fn threads(device: &str) -> Vec<Pid> {
+    let prefix = format!("napi/{device}-");
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let pids = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| {
+        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.starts_with(&prefix))
+    })
+    .filter_map(Pid::from_raw)
+    .collect()
+}
+
+/// Puts a device's NAPI threads on a core; those of the ends go first there, so that the generator cannot keep them from running.
+pub(crate) fn pin(device: &str, core: usize) -> Result<Vec<Pid>> {
+    let threads = threads(device);
+    if threads.is_empty() {
+        bail!("{device} has no NAPI thread");
+    }
+    for thread in &threads {
+        pin_thread(Some(*thread), core)?;
+        if core == END_CORE {
+            let pid = thread.as_raw_nonzero().to_string();
+            let output = std::process::Command::new("chrt")
+                .args(["--fifo", "--pid", "1", &pid])
+                .output()
+                .context("run chrt")?;
+            if !output.status.success() {
+                bail!("chrt: {}", String::from_utf8_lossy(&output.stderr).trim());
+            }
+        }
+    }
+    Ok(threads)
+}
+
+/// Puts a thread on a core, ahead of whatever else runs on the machine; the calling one if none is named.
+pub(crate) fn pin_thread(thread: Option<Pid>, core: usize) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(core);
+    sched_setaffinity(thread, &set).with_context(|| format!("pin to core {core}"))?;
+    setpriority_process(thread, -20).context("raise a thread's priority")
+}
+
+/// Nanoseconds that threads have run so far.
+pub(crate) fn run_time(threads: &[Pid]) -> Result<u64> {
+    let mut total = 0;
+    for thread in threads {
+        let path = format!("/proc/{}/schedstat", thread.as_raw_nonzero());
+        let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        let field = text.split_whitespace().next();
+        total += field
+            .and_then(|field| field.parse::<u64>().ok())
+            .with_context(|| format!("{path}: no time"))?;
+    }
+    Ok(total)
+}

@@ -1,0 +1,393 @@
+//! Packets per second, with the node's core as the bottleneck.
+//!
+//! Owns what makes a run valid. Invariant: a run in which the node's core was not busy, or in which a packet in a thousand of those that the
+//! node took did not arrive as it should, is an error and never a value.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use nodeport_tests::agent::Agent;
+
+use crate::candidate::Candidate;
+use crate::counters;
+use crate::frames::Frames;
+use crate::helper::{Arrivals, Helper, Way};
+use crate::napi;
+use crate::objects::Shape;
+use crate::stage::{
+    BACKEND_PORT, CLIENT, Device, FABRIC, NODE_PORT, POD, SINK, Stage, UPLINK, backend, client,
+    front_end,
+};
+
+/// Part of the time that the node's core has to be busy.
+const BUSY: f64 = 0.95;
+/// Packets of which one may be lost or wrong.
+const ONE_IN: u64 = 1000;
+/// Flows that are set up at once: their entries have to fit into a table of pending flows.
+const AT_ONCE: u32 = 8192;
+/// Longest time for a pass over the flows.
+const PASS_LIMIT: Duration = Duration::from_secs(20);
+/// What is sent before the window begins.
+const WARM_UP: Duration = Duration::from_millis(150);
+/// Frames of one call of the generator.
+const BURST: u32 = 1 << 20;
+
+/// What is measured.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Traffic {
+    /// Services and where their endpoints are.
+    pub(crate) shape: Shape,
+    /// Number of flows.
+    pub(crate) flows: u32,
+    /// Whether answers flow as well.
+    pub(crate) both: bool,
+    /// Whether the client asks a backend itself, so that the node only forwards.
+    pub(crate) foreign: bool,
+    /// How long is measured.
+    pub(crate) window: Duration,
+}
+
+/// A stage with a candidate whose flows are established.
+pub(crate) struct Ready {
+    stage: Stage,
+    helper: Helper,
+    traffic: Traffic,
+    candidate: Candidate,
+    _agent: Option<Agent>,
+}
+
+/// One run: Mpps that arrived, both directions together.
+pub(crate) fn run(candidate: Candidate, traffic: &Traffic) -> Result<f64> {
+    let mut ready = Ready::make(candidate, traffic)?;
+    ready.establish()?;
+    ready.measure()
+}
+
+impl Ready {
+    /// A stage with its ends and a candidate.
+    pub(crate) fn make(candidate: Candidate, traffic: &Traffic) -> Result<Self> {
+        let stage = Stage::make()?;
+        let devices = [stage.index(&FABRIC)?, stage.index(&UPLINK)?];
+        let mut helper = Helper::load(traffic.flows.max(1), devices)?;
+        let far = far_end(traffic);
+        helper.attach("bench_sink_forth", stage.space(far), far.name)?;
+        helper.attach("bench_sink_back", stage.space(&CLIENT), CLIENT.name)?;
+        let arguments = flags(traffic.flows);
+        let agent = candidate.set_up(&stage, &mut helper, &traffic.shape, &arguments)?;
+        Ok(Self {
+            stage,
+            helper,
+            traffic: *traffic,
+            candidate,
+            _agent: agent,
+        })
+    }
+
+    /// Three legs of each flow: asked, answered, asked again. Then both directions are known and established.
+    pub(crate) fn establish(&mut self) -> Result<()> {
+        let mut first = 0;
+        while first < self.traffic.flows {
+            let flows = AT_ONCE.min(self.traffic.flows - first);
+            for (pass, way) in [(1, Way::Forth), (2, Way::Back), (3, Way::Forth)] {
+                self.pass(way, pass, first, flows)
+                    .with_context(|| format!("leg {pass} of flows from {first} on"))?;
+            }
+            first += flows;
+        }
+        Ok(())
+    }
+
+    /// Packets per microsecond that arrive while the generators run.
+    pub(crate) fn measure(&mut self) -> Result<f64> {
+        let window = self.traffic.window;
+        let (run, ()) = self.drive(|| {
+            std::thread::sleep(window);
+            Ok(())
+        })?;
+        run.check()?;
+        Ok(run.rate())
+    }
+
+    /// Runs the generators while `during` lasts.
+    pub(crate) fn drive<T>(&mut self, during: impl FnOnce() -> Result<T>) -> Result<(Run, T)> {
+        let ways: &[Way] = if self.traffic.both {
+            &[Way::Forth, Way::Back]
+        } else {
+            &[Way::Forth]
+        };
+        for way in [Way::Forth, Way::Back] {
+            self.plan(way, 0, 0, self.traffic.flows)?;
+        }
+        let threads = Stage::pin()?;
+        let stop = AtomicBool::new(false);
+        let before = self.look(&threads)?;
+        let (start, end, value) = std::thread::scope(|scope| -> Result<_> {
+            let mut generators = Vec::new();
+            for way in ways {
+                let generator = self.helper.generator(*way, self.traffic.shape.v6)?;
+                let netns = self.stage.space(self.source(*way));
+                let stop = &stop;
+                generators.push(scope.spawn(move || generator.send_until(netns, stop, BURST)));
+            }
+            std::thread::sleep(WARM_UP);
+            let start = self.look(&threads);
+            let value = during();
+            let end = self.look(&threads);
+            stop.store(true, Ordering::Relaxed);
+            for generator in generators {
+                let ended = generator.join();
+                ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            }
+            Ok((start?, end?, value?))
+        })?;
+        // What is still in rings arrives.
+        std::thread::sleep(Duration::from_millis(50));
+        let after = self.look(&threads)?;
+        let run = Run {
+            before,
+            start,
+            end,
+            after,
+        };
+        Ok((run, value))
+    }
+
+    /// Sends packets of flows until each of them arrived.
+    fn pass(&mut self, way: Way, pass: u32, first: u32, flows: u32) -> Result<()> {
+        // Passes of other flows have other numbers of flows, so their numbers may repeat.
+        self.plan(way, pass, first, flows)?;
+        let fresh = |helper: &Helper| Ok::<_, anyhow::Error>(helper.arrived(way)?.fresh);
+        let before = fresh(&self.helper)?;
+        let generator = self.helper.generator(way, self.traffic.shape.v6)?;
+        let netns = self.stage.space(self.source(way));
+        let limit = Instant::now() + PASS_LIMIT;
+        netns.run(|| {
+            napi::pin_thread(None, napi::END_CORE)?;
+            loop {
+                let seen = fresh(&self.helper)? - before;
+                if seen >= u64::from(flows) {
+                    return Ok(());
+                }
+                if Instant::now() > limit {
+                    bail!("of {flows} flows, packets of {seen} arrived after {PASS_LIMIT:?}");
+                }
+                generator.send(flows.max(64))?;
+            }
+        })?
+    }
+
+    fn plan(&mut self, way: Way, pass: u32, first_flow: u32, flows: u32) -> Result<()> {
+        let source = self.source(way);
+        let v6 = self.traffic.shape.v6;
+        let translates = self.candidate.translates() && !self.traffic.foreign;
+        let to = match (way, source.space) {
+            (Way::Forth, _) => &UPLINK,
+            (_, "pod") => &crate::stage::LOCAL,
+            _ => &FABRIC,
+        };
+        let destination = if translates && way == Way::Forth {
+            front_end(v6)
+        } else {
+            backend(v6, self.traffic.shape.local, 0)
+        };
+        let frames = Frames {
+            to: to.mac(),
+            from: source.mac(),
+            source: client(v6),
+            destination,
+            device: self.stage.index(source)?,
+            flows,
+            first_flow,
+            pass,
+            expected_destination_port: if way == Way::Forth { BACKEND_PORT } else { 0 },
+            expected_source_port: match (way, translates) {
+                (Way::Forth, _) => 0,
+                (Way::Back, true) => NODE_PORT,
+                (Way::Back, false) => BACKEND_PORT,
+            },
+        };
+        self.helper.plan(way, &frames)
+    }
+
+    fn source(&self, way: Way) -> &'static Device {
+        match way {
+            Way::Forth => &CLIENT,
+            Way::Back => far_end(&self.traffic),
+        }
+    }
+
+    fn look(&self, threads: &[rustix::process::Pid]) -> Result<Look> {
+        let taken = |device: &Device| counters::received(self.stage.space(device), device.name);
+        let back = if self.traffic.shape.local {
+            &crate::stage::LOCAL
+        } else {
+            &FABRIC
+        };
+        Ok(Look {
+            at: Instant::now(),
+            taken: taken(&UPLINK)? + taken(back)?,
+            forth: self.helper.arrived(Way::Forth)?,
+            back: self.helper.arrived(Way::Back)?,
+            run_time: napi::run_time(threads)?,
+        })
+    }
+}
+
+fn far_end(traffic: &Traffic) -> &'static Device {
+    if traffic.shape.local { &POD } else { &SINK }
+}
+
+/// Tables of the agent that hold these flows; none for as many as fit by default.
+fn flags(flows: u32) -> String {
+    if flows <= 100_000 {
+        return String::new();
+    }
+    format!("--flows-max {}", 2 * flows + 100_000)
+}
+
+/// All counters at one moment.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    at: Instant,
+    /// Packets that the node took from the wire.
+    taken: u64,
+    forth: Arrivals,
+    back: Arrivals,
+    /// Nanoseconds of the node's NAPI threads.
+    run_time: u64,
+}
+
+impl Look {
+    fn arrived(&self) -> u64 {
+        self.forth.packets + self.back.packets
+    }
+
+    fn sampled(&self) -> u64 {
+        self.forth.sampled + self.back.sampled
+    }
+
+    fn wrong(&self) -> u64 {
+        self.forth.wrong + self.back.wrong
+    }
+}
+
+/// All counters around a window.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run {
+    /// Nothing is under way yet.
+    before: Look,
+    /// The window begins.
+    start: Look,
+    /// The window ends.
+    end: Look,
+    /// Nothing is under way any more.
+    after: Look,
+}
+
+impl Run {
+    /// Packets per microsecond that arrived in the window.
+    pub(crate) fn rate(&self) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+        let packets = (self.end.arrived() - self.start.arrived()) as f64;
+        packets / (self.end.at - self.start.at).as_secs_f64() / 1e6
+    }
+
+    /// Whether this is a run that counts.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.check_busy()?;
+        let taken = self.after.taken - self.before.taken;
+        let arrived = self.after.arrived() - self.before.arrived();
+        let lost = taken.saturating_sub(arrived);
+        if taken == 0 || lost * ONE_IN > taken {
+            bail!("of {taken} packets that the node took, {arrived} arrived");
+        }
+        let sampled = self.after.sampled() - self.before.sampled();
+        let wrong = self.after.wrong() - self.before.wrong();
+        if sampled == 0 || wrong * ONE_IN > sampled {
+            bail!("of {sampled} packets that were checked, {wrong} were wrong");
+        }
+        Ok(())
+    }
+
+    /// Whether the node's core had enough to do.
+    pub(crate) fn check_busy(&self) -> Result<()> {
+        let ran = self.end.run_time - self.start.run_time;
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+        let busy = ran as f64 / (self.end.at - self.start.at).as_nanos() as f64;
+        if busy < BUSY {
+            bail!(
+                "the node's core was busy for {:.0} % of the time only",
+                busy * 100.0
+            );
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look(at: Instant, millis: u64, taken: u64, arrived: u64, wrong: u64, busy: u64) -> Look {
+        Look {
+            at: at + Duration::from_millis(millis),
+            taken,
+            forth: Arrivals {
+                packets: arrived,
+                sampled: arrived / 64,
+                wrong,
+                fresh: 0,
+            },
+            back: Arrivals::default(),
+            run_time: busy * 1_000_000,
+        }
+    }
+
+    fn checked(taken: u64, arrived: u64, wrong: u64, busy: u64) -> Option<String> {
+        let now = Instant::now();
+        let [zero, start] = [0, 100].map(|at| look(now, at, 0, 0, 0, 0));
+        let [end, after] = [1100, 1200].map(|at| look(now, at, taken, arrived, wrong, busy));
+        let run = Run {
+            before: zero,
+            start,
+            end,
+            after,
+        };
+        run.check().err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_busy_core_and_packets_that_arrive_make_a_run() {
+        assert_eq!(checked(1_000_000, 999_500, 0, 980), None);
+    }
+
+    #[test]
+    fn an_idle_core_is_a_failed_run() {
+        let error = checked(1_000_000, 1_000_000, 0, 900);
+        assert_eq!(
+            error.as_deref(),
+            Some("the node's core was busy for 90 % of the time only")
+        );
+    }
+
+    #[test]
+    fn one_lost_packet_in_a_thousand_is_a_failed_run() {
+        let error = checked(1_000_000, 998_900, 0, 1000);
+        assert_eq!(
+            error.as_deref(),
+            Some("of 1000000 packets that the node took, 998900 arrived")
+        );
+        assert!(checked(0, 0, 0, 1000).is_some(), "nothing was sent");
+    }
+
+    #[test]
+    fn wrong_packets_of_the_sample_are_a_failed_run() {
+        let error = checked(640_000, 640_000, 11, 1000);
+        assert_eq!(
+            error.as_deref(),
+            Some("of 10000 packets that were checked, 11 were wrong")
+        );
+    }
+}

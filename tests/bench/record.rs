@@ -1,0 +1,36 @@
+//! One measurement, as `--json` writes it.
+//!
+//! Invariant: fields are added, never renamed: scripts read them.
+
+use serde::Serialize;
+
+/// What was measured, of whom, and what came out.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Measurement {
+    /// Name of the measure, see docs/performance.md.
+    pub(crate) measure: String,
+    /// Who was measured.
+    pub(crate) candidate: String,
+    /// 4 or 6.
+    pub(crate) family: u8,
+    /// Flows among which packets were spread; 0 where there are none.
+    pub(crate) flows: u32,
+    /// Services that were there.
+    pub(crate) services: u32,
+    /// Endpoints that were there, of all Services together.
+    pub(crate) endpoints: u32,
+    /// Median over the rounds.
+    pub(crate) median: f64,
+    /// Smallest and largest of the rounds.
+    pub(crate) spread: [f64; 2],
+    /// Number of rounds.
+    pub(crate) rounds: usize,
+    /// Of the numbers above.
+    pub(crate) unit: String,
+    /// Median over that of plain routing, in the same rounds.
+    pub(crate) ratio_to_routing: Option<f64>,
+    /// Median over that of the bare redirect, in the same rounds.
+    pub(crate) ratio_to_limit: Option<f64>,
+    /// Why there is no result, if so: then the median is 0.
+    pub(crate) failed: Option<String>,
+}
