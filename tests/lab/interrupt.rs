@@ -59,23 +59,25 @@ pub fn wait() {
 
 fn handle() -> std::io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
-    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        for signal in signals.forever() {
-            let mut guard = state();
-            if guard.waiting && !guard.signalled {
-                guard.signalled = true;
-                CAME.notify_all();
-                continue;
-            }
-            let labs = std::mem::take(&mut guard.labs);
-            // The lock stays taken, so that no lab is made or dropped while the process ends.
-            for lab in &labs {
-                if let Err(error) = undo(lab, &mut Cleaned::default()) {
-                    eprintln!("the lab could not be removed: {error:#}; `cargo xtask clean` tries again");
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            for signal in signals.forever() {
+                let mut guard = state();
+                if guard.waiting && !guard.signalled {
+                    guard.signalled = true;
+                    CAME.notify_all();
+                    continue;
                 }
+                let labs = std::mem::take(&mut guard.labs);
+                // The lock stays taken, so that no lab is made or dropped while the process ends.
+                for lab in &labs {
+                    if let Err(error) = undo(lab, &mut Cleaned::default()) {
+                        crate::lab::not_removed(&error);
+                    }
+                }
+                std::process::exit(128 + signal);
             }
-            std::process::exit(128 + signal);
-        }
-    })?;
+        })?;
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! Invariant: dropping it removes all of it, and so does a signal that ends the process.
 
 use std::fs;
+use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -201,8 +202,16 @@ impl Drop for Lab {
 pub(crate) fn remove(record: &Record) {
     interrupt::forget(record.dir());
     if let Err(error) = undo(record.dir(), &mut Cleaned::default()) {
-        eprintln!("the lab could not be removed: {error:#}; `cargo xtask clean` tries again");
+        not_removed(&error);
     }
+}
+
+/// Says so on standard error. `eprintln!` would panic, half way through the end, if nobody reads that.
+pub(crate) fn not_removed(error: &anyhow::Error) {
+    let _written = writeln!(
+        io::stderr(),
+        "the lab could not be removed: {error:#}; `cargo xtask clean` tries again"
+    );
 }
 
 impl Node {

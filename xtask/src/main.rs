@@ -3,6 +3,9 @@
 //! Owns the command line only; each verb is a module. Invariant: a verb that fails says what to do about it and exits
 //! with a status other than 0.
 
+#[macro_use]
+mod say;
+
 mod bench;
 mod budget;
 mod build;

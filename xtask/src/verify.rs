@@ -38,7 +38,7 @@ struct Measured {
 pub(crate) fn main() -> Result<()> {
     let object = build::object()?;
     let measured = shell::stage("load every program", || load(&object, LOG_NOTHING))?;
-    print!("{}", table(&measured));
+    println!("{}", table(&measured).trim_end());
     // Not held to the budget, but it has to load: it is what `--datapath-log` runs.
     shell::stage("load every program with every log line", || {
         load(&object, LOG_EVERYTHING)

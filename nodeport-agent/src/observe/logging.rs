@@ -1,6 +1,7 @@
 //! Log lines: on standard error, as text or JSON.
 //!
-//! Owns the set-up of `tracing`. Refuses to know what is logged. Invariant: standard output is for what a verb prints.
+//! Owns the set-up of `tracing`. Refuses to know what is logged. Invariants: standard output is for what a verb prints; log lines that
+//! nobody reads stop nothing.
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
@@ -9,6 +10,8 @@ use tracing_subscriber::EnvFilter;
 pub fn init(level: LevelFilter, json: bool) {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter(level))
+        // It would tell of a standard error that is closed by `eprintln!` to standard error, which panics.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     // Fails only if a subscriber is set already, which then goes on.
     let _set = if json {
