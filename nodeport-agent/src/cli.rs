@@ -11,6 +11,7 @@ mod run;
 mod status;
 mod values;
 
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -36,7 +37,8 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", chain(error.as_ref()));
+            // `eprintln!` panics if nobody reads it.
+            let _written = writeln!(io::stderr(), "error: {}", chain(error.as_ref()));
             ExitCode::FAILURE
         }
     }
@@ -64,9 +66,8 @@ fn print_json(document: &impl serde::Serialize) -> anyhow::Result<()> {
 
 /// Prints text. A reader that went away (`| head`) is no error.
 fn print(text: &str) -> anyhow::Result<()> {
-    use std::io::{ErrorKind, Write as _};
-    match writeln!(std::io::stdout().lock(), "{text}") {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+    match writeln!(io::stdout().lock(), "{text}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(error).context("cannot write to standard output")
         }
         _ => Ok(()),
@@ -243,7 +244,7 @@ pub struct RunArgs {
     /// Raise the limits of the kernel's conntrack to what KubeProxyConfiguration says, as kube-proxy does
     #[arg(long)]
     pub conntrack_sysctls: bool,
-    /// Keep the NodePort range from connections of the host (`net.ipv4.ip_local_reserved_ports`)
+    /// Keep the NodePort range and our source ports from connections of the host (`net.ipv4.ip_local_reserved_ports`)
     #[arg(long)]
     pub reserve_ports: bool,
     /// Level of the log lines of the programs in the kernel: error, warn, info, debug or trace

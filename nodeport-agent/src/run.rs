@@ -7,6 +7,7 @@ mod shared;
 mod surface;
 mod sync;
 mod totals;
+mod waiting;
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,6 +24,7 @@ use crate::config::{ConfigFile, Settings, until_changed};
 use crate::datapath::devices::{Cover, Criteria, DeviceTable, Follower, Observed, UsedHops};
 use crate::datapath::{
     Attacher, Config, ControlMap, DatapathError, Loaded, Lock, Pins, TcApi, load, preflight,
+    snat_ranges,
 };
 use crate::flows::{Expiry, Lifetimes, Tally};
 use crate::host::{self, Asked, Proc};
@@ -90,6 +92,7 @@ pub enum RunError {
 pub fn run(args: &RunArgs, settings: &Settings, file: Option<&ConfigFile>) -> Result<(), RunError> {
     let options = snapshot::Options {
         node_port_addresses: NodePortAddresses::parse(&args.objects.nodeport_addresses)?,
+        node_address: settings.node_address(),
     };
     if let Some(family) = options.node_port_addresses.open_by_omission() {
         tracing::warn!(
@@ -125,9 +128,12 @@ pub fn run(args: &RunArgs, settings: &Settings, file: Option<&ConfigFile>) -> Re
 /// What of the host's settings is to be written.
 #[must_use]
 pub fn asked(args: &RunArgs) -> Asked {
+    let node_ports = args.service_node_port_range;
+    let ours = snat_ranges(node_ports);
+    let reserve = [node_ports].into_iter().chain(ours);
     Asked {
         conntrack: args.conntrack_sysctls,
-        reserve: args.reserve_ports.then_some(args.service_node_port_range),
+        reserve: reserve.filter(|_| args.reserve_ports).collect(),
     }
 }
 
@@ -170,7 +176,7 @@ impl Agent {
             tasks: JoinSet::new(),
         };
         let listener = server::listen(&args.places.run_dir)?;
-        let mut warnings = host::prepare(&Proc::default(), settings, asked(args));
+        let mut warnings = host::prepare(&Proc::default(), settings, &asked(args));
         warnings.extend(host::set_oom_score(&Proc::default(), settings));
         warnings.extend(preflight::warnings(config.node_ports));
         for warning in &warnings {
@@ -190,6 +196,7 @@ impl Agent {
         let choice = args.objects.source().map_err(SourceError::from)?;
         let source = Source::follow(choice, &node_name).await?;
         shared.follows(source.progress());
+        agent.complain(source.voice(), &shared);
         let sync = Sync {
             source,
             observed,

@@ -126,6 +126,7 @@ impl World {
                 let node_port_addresses = NodePortAddresses::parse(&list).expect("a list");
                 self.snapshot.options = snapshot::Options {
                     node_port_addresses,
+                    ..snapshot::Options::default()
                 };
             }
             Change::Reports(fields) => {

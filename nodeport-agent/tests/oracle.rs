@@ -26,18 +26,12 @@ const LEFT_OUT: &[(&str, Aspect, usize)] = &[
     ("n1", Aspect::Sctp, 2),
     ("n1", Aspect::SctpClusterIp, 1),
     ("n1", Aspect::SctpLocalEndpoint, 2),
-    ("n1", Aspect::Affinity, 9),
-    ("n1", Aspect::SourceRanges, 2),
     ("n2", Aspect::Sctp, 2),
     ("n2", Aspect::SctpClusterIp, 1),
     ("n2", Aspect::SctpLocalEndpoint, 1),
-    ("n2", Aspect::Affinity, 9),
-    ("n2", Aspect::SourceRanges, 2),
     ("n3", Aspect::Sctp, 2),
     ("n3", Aspect::SctpClusterIp, 1),
     ("n3", Aspect::SctpLocalEndpoint, 1),
-    ("n3", Aspect::Affinity, 9),
-    ("n3", Aspect::SourceRanges, 2),
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,10 +42,6 @@ enum Aspect {
     SctpClusterIp,
     /// ... and its endpoints here from the set of local endpoints.
     SctpLocalEndpoint,
-    /// `sessionAffinity: ClientIP` is not honoured.
-    Affinity,
-    /// `loadBalancerSourceRanges` is not honoured: the load balancer's front end is missing.
-    SourceRanges,
 }
 
 #[test]
@@ -145,6 +135,7 @@ fn desired(objects: &Arc<Objects>, node_name: &str) -> Desired {
             .collect(),
         options: Options {
             node_port_addresses: NodePortAddresses::parse(&["primary"]).expect("option"),
+            ..Options::default()
         },
     };
     compile(&snapshot).0
@@ -165,13 +156,8 @@ fn compare(
         match (ours.get(key), told.get(key)) {
             (Some(ours), Some(told)) => compare_frontend(key, ours, told, &mut differences),
             (Some(_), None) => differences.push((format!("{key:?} is ours alone"), None)),
-            (None, told) => {
-                let aspect = if key.1 == "sctp" {
-                    Some(Aspect::Sctp)
-                } else {
-                    told.filter(|told| told.source_ranges)
-                        .map(|_| Aspect::SourceRanges)
-                };
+            (None, _) => {
+                let aspect = (key.1 == "sctp").then_some(Aspect::Sctp);
                 differences.push((format!("{key:?} is missing"), aspect));
             }
         }
@@ -235,8 +221,8 @@ fn compare_frontend(
             pods,
             refused,
             keeps_client,
-            affinity: _,
-            source_ranges: _,
+            affinity,
+            source_ranges,
         } = one;
         // Whose address is kept says nothing where nobody is translated.
         let keeps_client = *keeps_client && !outside.is_empty();
@@ -246,6 +232,9 @@ fn compare_frontend(
             pods.clone(),
             *refused,
             keeps_client,
+            // Nor is anyone sent anywhere again where there is nothing.
+            *affinity && !(outside.is_empty() && pods.is_empty()),
+            *source_ranges,
         )
     };
     let (our_side, their_side) = (comparable(ours), comparable(told));
@@ -254,14 +243,6 @@ fn compare_frontend(
             format!("{key:?}\n  ours:   {our_side:?}\n  theirs: {their_side:?}"),
             None,
         ));
-    }
-    for (ours, told, aspect) in [
-        (ours.affinity, told.affinity, Aspect::Affinity),
-        (ours.source_ranges, told.source_ranges, Aspect::SourceRanges),
-    ] {
-        if ours != told {
-            differences.push((format!("{key:?}: {aspect:?}"), Some(aspect)));
-        }
     }
 }
 
@@ -291,8 +272,8 @@ fn ours(desired: &Desired, family: Family) -> BTreeMap<Key, Frontend> {
             pods: endpoints(&frontend.inside),
             refused,
             keeps_client: frontend.policy_local,
-            affinity: false,
-            source_ranges: false,
+            affinity: frontend.affinity_secs > 0,
+            source_ranges: frontend.restricted,
         };
         ours.insert((address, id.protocol.lower().to_owned(), id.port), told);
     }

@@ -99,6 +99,7 @@ impl Case {
             host_addresses: host.collect(),
             options: Options {
                 node_port_addresses: option.expect("node-port-addresses"),
+                ..Options::default()
             },
         };
         let (desired, reports) = compile(&snapshot);

@@ -1,6 +1,6 @@
-//! Front ends, backend sets and the endpoints that old UDP flows may keep.
+//! Front ends, backend sets, the endpoints that old UDP flows may keep, and who is sent where again or kept out.
 //!
-//! Invariant: a backend set is immutable. The agent writes the slots of a new set first, then replaces the one
+//! Invariants: the slots of a set are in the order of address and port, byte by byte. A backend set is immutable. The agent writes the slots of a new set first, then replaces the one
 //! [`Frontend`] value, and reuses the old slots only after a grace period.
 
 /// What a new connection asks for: the key of `FRONTENDS4` and `FRONTENDS6`.
@@ -42,8 +42,9 @@ pub struct Frontend {
     pub service: u32,
     /// See [`frontend_flags`].
     pub flags: u32,
-    /// Zero.
-    pub pad: u32,
+    /// For how long after its last new connection a client is sent to the same endpoint again, in seconds: `sessionAffinity: ClientIP`
+    /// (behaviours 11.3). 0 for none, 86,400 at most.
+    pub affinity_secs: u32,
 }
 
 /// Bits of [`Frontend::flags`].
@@ -63,6 +64,8 @@ pub mod frontend_flags {
     pub const LOCAL_DROP_IF_EMPTY: u32 = 1 << 5;
     /// The policy that governs this front end is Local: the client's address is never rewritten (9.2, 9.4).
     pub const POLICY_LOCAL: u32 = 1 << 6;
+    /// Only clients in the service port's [`SourceRangeKey`](super::SourceRangeKey)s may open connections (behaviours 14).
+    pub const SOURCE_RANGES: u32 = 1 << 7;
 }
 
 /// One slot of a backend set. 8 bytes for IPv4, 20 for IPv6.
@@ -97,7 +100,49 @@ pub struct ServingKey<A> {
     pub pad: [u8; 2],
 }
 
+/// A client of a service port: key of `AFFINITY4` and `AFFINITY6`. Which front end it asked is not part of it (behaviours 11.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+#[repr(C, align(4))]
+pub struct AffinityKey<A> {
+    /// Address of the client.
+    pub client: A,
+    /// [`Frontend::service`].
+    pub service: u32,
+}
+
+/// Where a client was last sent. 12 bytes for IPv4, 24 for IPv6. It binds nobody: an endpoint that the front end no longer has is passed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+#[repr(C, align(4))]
+pub struct Affinity<A> {
+    /// Address of the endpoint.
+    pub address: A,
+    /// Port of the endpoint, network order.
+    pub port: [u8; 2],
+    /// Zero.
+    pub pad: [u8; 2],
+    /// Low 32 bits of the kernel's jiffies at the client's last new connection.
+    pub used: u32,
+}
+
+/// A range of addresses that may use a service port's load balancer addresses: key of the tries `SOURCES4` and `SOURCES6`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+#[repr(C, align(4))]
+pub struct SourceRangeKey<A> {
+    /// Bits that count: 32 for the service port, then those of the range's prefix.
+    pub prefix_len: u32,
+    /// [`Frontend::service`], network order: a trie compares bits from the first byte on.
+    pub service: [u8; 4],
+    /// First address of the range; zero beyond its prefix.
+    pub address: A,
+}
+
 const _: () = {
+    assert!(size_of::<AffinityKey<crate::V4>>() == 8);
+    assert!(size_of::<AffinityKey<crate::V6>>() == 20);
+    assert!(size_of::<Affinity<crate::V4>>() == 12);
+    assert!(size_of::<Affinity<crate::V6>>() == 24);
+    assert!(size_of::<SourceRangeKey<crate::V4>>() == 12);
+    assert!(size_of::<SourceRangeKey<crate::V6>>() == 24);
     assert!(size_of::<FrontendKey<crate::V4>>() == 8);
     assert!(size_of::<FrontendKey<crate::V6>>() == 20);
     assert!(size_of::<Frontend>() == 32);

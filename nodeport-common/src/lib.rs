@@ -18,7 +18,10 @@ pub use control::{
     Address, Control, Device, PortSegment, TokenBucket, address_flags, control_flags, device_flags,
 };
 pub use flow::{Flow, FlowKey, FragmentKey, FragmentPorts, NextHop, flow_flags, tcp_flags};
-pub use frontend::{Backend, Frontend, FrontendKey, ServingKey, backend_flags, frontend_flags};
+pub use frontend::{
+    Affinity, AffinityKey, Backend, Frontend, FrontendKey, ServingKey, SourceRangeKey,
+    backend_flags, frontend_flags,
+};
 pub use outcome::{Counters, Hook, Outcome};
 
 /// Version of the map layouts. Maps, programs and links are pinned under `<bpffs>/nodeport/v<ABI_VERSION>/`.
@@ -65,6 +68,14 @@ pub mod maps {
     pub const SERVING4: &str = "SERVING4";
     /// See [`SERVING4`].
     pub const SERVING6: &str = "SERVING6";
+    /// LRU hash: [`AffinityKey`](crate::AffinityKey) -> [`Affinity`](crate::Affinity): where clients were last sent.
+    pub const AFFINITY4: &str = "AFFINITY4";
+    /// See [`AFFINITY4`].
+    pub const AFFINITY6: &str = "AFFINITY6";
+    /// Trie by longest prefix: [`SourceRangeKey`](crate::SourceRangeKey) -> u32 (always 1): who may use load balancer addresses.
+    pub const SOURCES4: &str = "SOURCES4";
+    /// See [`SOURCES4`].
+    pub const SOURCES6: &str = "SOURCES6";
     /// Hash: [`FlowKey`](crate::FlowKey) -> [`Flow`](crate::Flow): established flows, never evicted by the kernel.
     pub const FLOWS4: &str = "FLOWS4";
     /// See [`FLOWS4`].

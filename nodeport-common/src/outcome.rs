@@ -94,6 +94,8 @@ outcomes! {
     RejectSuppressed, reject_suppressed;
     /// Traffic policy Local and no endpoint on this node; dropped in silence.
     DroppedNoLocalEndpoint, dropped_no_local_endpoint;
+    /// The client is in none of the Service's `loadBalancerSourceRanges`; dropped in silence.
+    DroppedSourceRange, dropped_source_range;
     /// Larger than the MTU towards the backend or client; answered with fragmentation needed or packet too big.
     TooBig, too_big;
     /// Larger than the MTU, but no answer may be sent; dropped.

@@ -2,7 +2,9 @@
 //!
 //! Invariant: one packet uses it at a time; nothing in it outlives the packet.
 
-use nodeport_common::{FlowKey, FragmentKey, FrontendKey, ServingKey};
+use nodeport_common::{
+    Affinity, AffinityKey, FlowKey, FragmentKey, FrontendKey, ServingKey, SourceRangeKey,
+};
 
 use crate::tables::{Entry, Route, RouteQuery};
 use crate::wire::Headers;
@@ -26,6 +28,12 @@ pub struct Scratch<A> {
     pub frontend: FrontendKey<A>,
     /// The endpoint that is looked for among those that serve.
     pub serving: ServingKey<A>,
+    /// The client of a front end with session affinity.
+    pub client: AffinityKey<A>,
+    /// Where it is sent.
+    pub sent: Affinity<A>,
+    /// The source of a packet to a front end that only some may use.
+    pub source: SourceRangeKey<A>,
     /// A question to the routing tables.
     pub query: RouteQuery<A>,
     /// Their answer.

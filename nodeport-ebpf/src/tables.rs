@@ -7,8 +7,8 @@
 use core::cell::Cell;
 
 use nodeport_common::{
-    Backend, Control, Device, Flow, FlowKey, FragmentKey, FragmentPorts, Frontend, FrontendKey,
-    Hook, NextHop, ServingKey,
+    Affinity, AffinityKey, Backend, Control, Device, Flow, FlowKey, FragmentKey, FragmentPorts,
+    Frontend, FrontendKey, Hook, NextHop, ServingKey, SourceRangeKey,
 };
 
 use crate::wire::Family;
@@ -190,6 +190,12 @@ pub trait Tables<A: Copy> {
     fn backend(&self, slot: u32) -> Option<&Backend<A>>;
     /// Whether an existing UDP flow may keep this endpoint.
     fn serves(&self, key: &ServingKey<A>) -> bool;
+    /// Where a client of a service port was last sent.
+    fn affinity(&self, key: &AffinityKey<A>) -> Option<&Affinity<A>>;
+    /// Remembers where a client of a service port was sent; may forget another client.
+    fn remember_affinity(&self, key: &AffinityKey<A>, sent: &Affinity<A>);
+    /// Whether a service port and an address, all bits of both counting, are in one of the source ranges.
+    fn is_in_source_ranges(&self, source: &SourceRangeKey<A>) -> bool;
     /// Whether packets to this destination may have a flow: [`Tables::note_destination`] was called for it once, or for others that
     /// together look like it. Cheaper than a lookup.
     fn may_have_flows(&self, key: &FlowKey<A>) -> bool;

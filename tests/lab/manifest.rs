@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::addresses;
 use crate::lab::{Lab, Pod};
@@ -32,6 +32,8 @@ pub struct ServiceDraft {
     ports: Vec<Value>,
     slice_ports: Vec<Value>,
     endpoints: Vec<DraftEndpoint>,
+    /// Further fields of `spec` and of `status`.
+    more: [Map<String, Value>; 2],
 }
 
 #[derive(Clone, Debug)]
@@ -143,6 +145,7 @@ impl ServiceDraft {
             ports: Vec::new(),
             slice_ports: Vec::new(),
             endpoints: Vec::new(),
+            more: Default::default(),
         }
     }
 
@@ -175,6 +178,25 @@ impl ServiceDraft {
     /// `internalTrafficPolicy: Local`.
     pub fn internal_local(&mut self) -> &mut Self {
         self.policies[1] = "Local";
+        self
+    }
+
+    /// `sessionAffinity: ClientIP`, with its timeout in seconds.
+    pub fn sticky(&mut self, secs: u32) -> &mut Self {
+        let [spec, _] = &mut self.more;
+        spec.insert("sessionAffinity".to_owned(), json!("ClientIP"));
+        let config = json!({"clientIP": {"timeoutSeconds": secs}});
+        spec.insert("sessionAffinityConfig".to_owned(), config);
+        self
+    }
+
+    /// A load balancer with these addresses, which only these networks may use.
+    pub fn load_balancer(&mut self, addresses: &[IpAddr], ranges: &[String]) -> &mut Self {
+        self.kind = "LoadBalancer";
+        let [spec, status] = &mut self.more;
+        spec.insert("loadBalancerSourceRanges".to_owned(), json!(ranges));
+        let ingress: Vec<_> = addresses.iter().map(|ip| json!({"ip": ip})).collect();
+        status.insert("loadBalancer".to_owned(), json!({"ingress": ingress}));
         self
     }
 
@@ -243,7 +265,7 @@ impl ServiceDraft {
             .iter()
             .map(|family| self.cluster_ips()[*family])
             .collect();
-        let service = json!({
+        let mut service = json!({
             "apiVersion": "v1",
             "kind": "Service",
             "metadata": {"namespace": "test", "name": self.name},
@@ -257,6 +279,11 @@ impl ServiceDraft {
                 "ports": self.ports,
             },
         });
+        let [spec, status] = &self.more;
+        for (field, value) in spec {
+            service["spec"][field] = value.clone();
+        }
+        service["status"] = Value::Object(status.clone());
         let slices = used.iter().map(|family| self.slice(*family));
         std::iter::once(service).chain(slices).collect()
     }

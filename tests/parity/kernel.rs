@@ -11,8 +11,8 @@ use aya::programs::{
 };
 use aya::{Ebpf, EbpfLoader};
 use nodeport_agent::maps::{
-    Addresses, Backends, Controls, Devices, Flows, Frontends, IpBytes, KernelStore, Pending,
-    Serving, SnatCursors, Store as _, StoreError,
+    Addresses, Affinities, Backends, Controls, Devices, Flows, Frontends, IpBytes, KernelStore,
+    Pending, Serving, SnatCursors, Sources, Store as _, StoreError,
 };
 use nodeport_agent::plan::Ip;
 use nodeport_common::{Counters, Hook, Outcome, maps, programs};
@@ -137,6 +137,7 @@ impl Kernel {
             .collect();
         let backends: Vec<_> = (0..).zip(tables.backends.iter().copied()).collect();
         let serving: Vec<_> = tables.serving.iter().map(|key| (*key, 1)).collect();
+        let sources: Vec<_> = tables.sources.iter().map(|key| (*key, 1)).collect();
         let store = &mut self.store;
         let old: Vec<_> = store
             .entries::<Frontends<A>>()?
@@ -150,12 +151,19 @@ impl Kernel {
             .map(|(key, _)| key)
             .collect();
         store.delete::<Serving<A>>(&old)?;
+        let old = store
+            .entries::<Sources<A>>()?
+            .into_iter()
+            .map(|(key, _)| key);
+        let old: Vec<_> = old.collect();
+        store.delete::<Sources<A>>(&old)?;
         store.put::<Controls>(&[(0, node.control)])?;
         store.put::<Devices>(&devices)?;
         store.put::<Addresses<A>>(&addresses)?;
         store.put::<Frontends<A>>(&frontends)?;
         store.put::<Backends<A>>(&backends)?;
         store.put::<Serving<A>>(&serving)?;
+        store.put::<Sources<A>>(&sources)?;
         Ok(())
     }
 
@@ -174,6 +182,12 @@ impl Kernel {
             .map(|(key, _)| key)
             .collect();
         store.delete::<Pending<A>>(&pending)?;
+        let clients = store
+            .entries::<Affinities<A>>()?
+            .into_iter()
+            .map(|(key, _)| key);
+        let clients: Vec<_> = clients.collect();
+        store.delete::<Affinities<A>>(&clients)?;
         A::forget_fragments(store)?;
         let used = store.head::<SnatCursors>(nodeport_common::SNAT_CURSORS_LEN)?;
         let used = (0..).zip(used).filter(|(_, cursor)| *cursor != 0);

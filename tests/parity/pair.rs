@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
 use nodeport_agent::maps::{
-    Flows, HashMap, IpBytes, KernelStore, Pending, SnatCursors, Store as _,
+    Affinities, Flows, HashMap, IpBytes, KernelStore, Pending, SnatCursors, Store as _,
 };
 use nodeport_agent::plan::Ip;
-use nodeport_common::{Flow, FlowKey, FragmentPorts, Hook, NextHop, Outcome, SNAT_CURSORS_LEN};
+use nodeport_common::{
+    Affinity, Flow, FlowKey, FragmentPorts, Hook, NextHop, Outcome, SNAT_CURSORS_LEN,
+};
 use nodeport_ebpf::path::{Action, Verdict};
 use nodeport_ebpf::sim::{Frame, Map};
 use nodeport_ebpf::tables::Entry;
@@ -120,6 +122,15 @@ impl<'k, A: Text + Ip + IpBytes> Pair<'k, A> {
         ensure!(
             ours == theirs,
             "fragments: host {ours:x?}, kernel {theirs:x?}"
+        );
+        let timeless = |(key, sent)| (key, Affinity { used: 0, ..sent });
+        let theirs = self.kernel.store.entries::<Affinities<A>>()?.into_iter();
+        let theirs: BTreeMap<_, _> = theirs.map(timeless).collect();
+        let ours = tables.affinity.entries().into_iter();
+        let ours: BTreeMap<_, _> = ours.map(|(key, sent)| timeless((key, *sent))).collect();
+        ensure!(
+            ours == theirs,
+            "clients: host {ours:x?}, kernel {theirs:x?}"
         );
         let theirs = self.kernel.store.head::<SnatCursors>(SNAT_CURSORS_LEN)?;
         let theirs: BTreeMap<_, _> = (0..)

@@ -12,7 +12,7 @@ use std::time::Duration;
 use nodeport_agent::datapath::{PortRange, snat_segments};
 use nodeport_agent::maps::{
     Addresses, Backends, Controls, Devices, Faults, FaultyStore, Frontends, IpBytes, MemoryStore,
-    Serving, Store,
+    Serving, Sources, Store,
 };
 use nodeport_agent::model::objects::ObjectKey;
 use nodeport_agent::model::{HostAddress, Objects, Options, Snapshot, compile};
@@ -189,6 +189,8 @@ impl Agent {
         tables.addresses = addresses.into_iter().collect();
         let serving = store.entries::<Serving<A>>().expect("readable");
         tables.serving = serving.into_iter().map(|(key, _)| key).collect();
+        let sources = store.entries::<Sources<A>>().expect("readable");
+        tables.sources = sources.into_iter().map(|(key, _)| key).collect();
     }
 }
 

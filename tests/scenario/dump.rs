@@ -4,6 +4,7 @@
 //! tcp node-v4:30081 shop/web:http node-port local -> 10.244.1.60:8080(local) | pods -> 10.244.1.60:8080(local) 10.244.2.60:8080
 //! udp 10.96.0.10:53 kube-system/kube-dns:dns cluster-ip -> reject
 //! serving udp kube-system/kube-dns:dns -> 10.244.2.7:53
+//! sources shop/web:http -> 192.0.2.0/24
 //! ```
 //!
 //! As the model writes what it wants; but read from the maps' bytes. Owns the notation. Invariant: two states of the maps by which some
@@ -36,6 +37,7 @@ pub(crate) fn maps(agent: &Agent) -> Vec<String> {
             }
         }
     }
+    lines.extend(sources(agent, [&state.v4, &state.v6]));
     lines.extend(serving.into_iter().map(|(name, endpoints)| {
         let endpoints: Vec<String> = endpoints.into_iter().collect();
         let endpoints = if endpoints.is_empty() {
@@ -61,6 +63,15 @@ fn frontend_line(agent: &Agent, node: &str, view: &FrontendView) -> String {
     let kind = view.flags.first().cloned().unwrap_or_default();
     let kind = kind.replace('_', "-");
     let policy = if has("policy_local") { " local" } else { "" };
+    let restricted = if has("source_ranges") {
+        " restricted"
+    } else {
+        ""
+    };
+    let affinity = match view.affinity_secs {
+        0 => String::new(),
+        secs => format!(" affinity={secs}s"),
+    };
     let outside = set(&view.outside, has("drop_if_empty"));
     let inside = set(&view.inside, has("local_drop_if_empty"));
     let pods = if inside == outside {
@@ -68,7 +79,22 @@ fn frontend_line(agent: &Agent, node: &str, view: &FrontendView) -> String {
     } else {
         format!(" | pods -> {inside}")
     };
-    format!("{protocol} {at} {name} {kind}{policy} -> {outside}{pods}")
+    format!("{protocol} {at} {name} {kind}{policy}{restricted}{affinity} -> {outside}{pods}")
+}
+
+/// Who may use restricted front ends.
+fn sources(agent: &Agent, families: [&FamilyState; 2]) -> Vec<String> {
+    let mut sources: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for view in families.into_iter().flat_map(|family| &family.sources) {
+        let name = agent.service_port(view.service);
+        sources
+            .entry(name)
+            .or_default()
+            .push(view.range.to_string());
+    }
+    let line =
+        |(name, ranges): (String, Vec<String>)| format!("sources {name} -> {}", ranges.join(" "));
+    sources.into_iter().map(line).collect()
 }
 
 fn set(set: &SetView, drops: bool) -> String {

@@ -20,6 +20,7 @@ const LIMITS: Limits = Limits {
     backends: 524_288,
     addresses: 65_536,
     serving: 524_288,
+    sources: 65_536,
 };
 
 /// Maps in memory.
@@ -50,6 +51,7 @@ fn create(layout: &Layout, slots: u32) -> Result<MapData, StoreError> {
         Kind::Array => (2, 0),
         Kind::PerCpuArray => (6, 0),
         Kind::LruHash => (9, 0),
+        Kind::LpmTrie => (11, NO_PREALLOC),
     };
     let entries = match layout.map {
         map if map.starts_with("BACKENDS") || map.starts_with("SERVING") => slots,

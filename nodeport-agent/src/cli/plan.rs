@@ -24,6 +24,7 @@ const LIMITS: Limits = Limits {
     backends: 262_144,
     addresses: 65536,
     serving: 262_144,
+    sources: 65536,
 };
 
 /// Prints the steps.
@@ -88,6 +89,7 @@ fn snapshot(args: &PlanArgs) -> Result<Snapshot> {
         host_addresses,
         options: snapshot::Options {
             node_port_addresses,
+            ..snapshot::Options::default()
         },
     })
 }

@@ -35,7 +35,7 @@ pub(super) fn run(mut args: RunArgs, log: &LogArgs, file: Option<&ConfigFile>) -
         });
     }
     if flags.is_set("init-only") {
-        let problems = host::prepare(&Proc::default(), &settings, crate::run::asked(&args));
+        let problems = host::prepare(&Proc::default(), &settings, &crate::run::asked(&args));
         return match problems.as_slice() {
             [] => Ok(()),
             problems => bail!("{}", problems.join("; ")),

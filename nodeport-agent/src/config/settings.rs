@@ -17,6 +17,8 @@ use super::kube_proxy::KubeProxyConfiguration;
 use super::table::{BESIDE_CONFIG, SETTINGS, Use};
 use super::{ConfigFile, document, validate};
 use crate::flows::Lifetimes;
+use crate::model::NodePortAddresses;
+use crate::model::address::parse_address;
 
 /// What is in effect.
 #[derive(Clone, Debug, PartialEq)]
@@ -94,6 +96,13 @@ impl Settings {
     #[must_use]
     pub fn metrics(&self) -> Option<SocketAddr> {
         self.kube_proxy.metrics_bind_address.parse().ok()
+    }
+
+    /// The address that counts as this node's, if one is given (behaviours 20.2).
+    #[must_use]
+    pub fn node_address(&self) -> Option<IpAddr> {
+        let address = parse_address(&self.kube_proxy.bind_address)?;
+        (!address.is_unspecified()).then_some(address)
     }
 
     /// How long an update may wait at most in a healthy agent (behaviours 16.2).
@@ -201,6 +210,19 @@ fn disable(config: &mut KubeProxyConfiguration, flags: &KubeProxyFlags) {
     }
 }
 
+/// Entries that ask for NodePorts on loopback addresses.
+fn on_loopback(given: &KubeProxyConfiguration) -> Vec<Ignored> {
+    let entries = given.node_port_addresses.iter().flatten().enumerate();
+    entries
+        .filter(|(_, value)| NodePortAddresses::is_loopback(value))
+        .map(|(index, value)| Ignored {
+            setting: format!("nodePortAddresses[{index}]"),
+            value: value.clone(),
+            reason: "NodePorts do not answer on loopback addresses".to_owned(),
+        })
+        .collect()
+}
+
 /// What is given, differs from kube-proxy's default, and has no effect.
 fn ignored(given: &KubeProxyConfiguration) -> Vec<Ignored> {
     let json = |config: &KubeProxyConfiguration| serde_json::to_value(config).unwrap_or_default();
@@ -208,8 +230,8 @@ fn ignored(given: &KubeProxyConfiguration) -> Vec<Ignored> {
         KubeProxyConfiguration::default(),
         KubeProxyConfiguration::default().defaulted(),
     );
+    let mut found = on_loopback(given);
     let (given, empty, usual) = (json(given), json(&empty), json(&usual));
-    let mut found = Vec::new();
     for setting in SETTINGS {
         let Use::Ignored(reason) = setting.used else {
             continue;

@@ -39,6 +39,24 @@ impl fmt::Debug for ControlMap {
     }
 }
 
+/// Source ports for translated flows: neither NodePorts nor taken by the host's own sockets.
+fn segments(node_ports: PortRange) -> [PortSegment; 2] {
+    let taken = [Some(node_ports), kernel::local_port_range()];
+    let taken: Vec<PortRange> = taken.into_iter().flatten().collect();
+    snat_segments(&taken)
+}
+
+/// The source ports that translated flows have, beside these NodePorts.
+pub fn snat_ranges(node_ports: PortRange) -> impl Iterator<Item = PortRange> {
+    let used = segments(node_ports)
+        .into_iter()
+        .filter(|segment| segment.count > 0);
+    used.map(|segment| PortRange {
+        first: segment.first,
+        last: segment.first + (segment.count - 1),
+    })
+}
+
 impl ControlMap {
     /// Opens the pinned map and brings it up to date: what an earlier agent chose stays, what this kernel and these flags say is
     /// written anew.
@@ -52,10 +70,6 @@ impl ControlMap {
             .try_into()
             .map_err(DatapathError::map("open", name))?;
         let found = Control::get(&array.get(&0, 0).map_err(DatapathError::map("read", name))?);
-        let taken: Vec<PortRange> = [Some(node_ports), kernel::local_port_range()]
-            .into_iter()
-            .flatten()
-            .collect();
         let fib_source = Version::running().is_some_and(|version| version >= FIB_SOURCE);
         let this = Self {
             state: Mutex::new((array, found)),
@@ -66,7 +80,7 @@ impl ControlMap {
                 random(),
                 kernel::hz(),
                 fib_source,
-                snat_segments(&taken),
+                segments(node_ports),
             );
         })?;
         Ok(this)

@@ -24,7 +24,7 @@ pub mod preflight;
 pub use attach::{Attached, Attacher, Mode, Target, XdpState, pinned_places};
 pub use clean::{Removed, clean};
 pub use config::{Config, DatapathLog, Sizes, TcApi, XdpPolicy};
-pub use control::ControlMap;
+pub use control::{ControlMap, snat_ranges};
 pub use error::{DatapathError, chain};
 pub use layout::PINNED;
 pub use lines::LogLines;

@@ -266,7 +266,8 @@ impl Walking<'_> {
             .walker
             .walk(&table, &self.lifetimes, &mut now, &mut pause)
         {
-            Ok(walked) => {
+            Ok(mut walked) => {
+                walked.snat = table.snat();
                 if walked.expired + walked.orphans + walked.mended > 0 {
                     tracing::debug!(map = M::NAME, ?walked, "flows expired");
                 }

@@ -11,6 +11,7 @@ use std::ops::ControlFlow;
 use nodeport_common::{Flow, FlowKey, flow_flags};
 
 use super::pair::{is_pair, mirror};
+use super::snat::SnatPorts;
 use super::verdict::{Lifetimes, Now, Table, Verdict, surely_lives, verdict};
 
 /// How long an entry without its other half is left alone: the programs may be about to make or to remove the other one.
@@ -68,6 +69,8 @@ pub struct Walked {
     pub orphans: u64,
     /// Flows that got their other half back.
     pub mended: u64,
+    /// Source ports that the flows hold.
+    pub snat: SnatPorts,
 }
 
 /// Walks one table again and again.

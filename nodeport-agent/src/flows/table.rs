@@ -1,15 +1,18 @@
 //! The tables of flows in the kernel, as a walk needs them.
 //!
-//! Owns reading and writing single entries, and notes on the way which next hops are in use and what is to be summed up. Refuses to judge flows.
+//! Owns reading and writing single entries, and notes on the way which next hops are in use, how many
+//! source ports are held and what is to be summed up. Refuses to judge flows.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
+use std::hash::Hash;
 use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
 
 use nodeport_common::{Flow, FlowKey, flow_flags};
 
 use super::pass::{Entries, FlowTable};
+use super::snat::{SnatCount, SnatPorts};
 use super::tally::{Counted, Tally};
 use super::verdict::Now;
 use crate::datapath::devices::Hop;
@@ -19,15 +22,16 @@ use crate::maps::{KernelMap, Map, StoreError};
 const USED_SECS: u32 = 60;
 
 /// A table that notes the next hops of the flows that are visited.
-pub(super) struct Watched<'a, M> {
+pub(super) struct Watched<'a, A, M> {
     map: &'a KernelMap<M>,
     now: Now,
     hops: RefCell<HashSet<Hop>>,
+    snat: RefCell<SnatCount<A>>,
     tally: &'a Mutex<Tally>,
     now_secs: u32,
 }
 
-impl<'a, M> Watched<'a, M> {
+impl<'a, A: Copy + Eq + Hash, M> Watched<'a, A, M> {
     /// Watches a table, from this moment.
     pub(super) fn new(
         map: &'a KernelMap<M>,
@@ -39,9 +43,15 @@ impl<'a, M> Watched<'a, M> {
             map,
             now,
             hops: RefCell::default(),
+            snat: RefCell::default(),
             tally,
             now_secs,
         }
+    }
+
+    /// The source ports that were counted.
+    pub(super) fn snat(&self) -> SnatPorts {
+        self.snat.borrow().found()
     }
 
     /// The next hops that were noted.
@@ -60,7 +70,7 @@ fn hop<A>(flow: &Flow<A>, now: Now) -> Option<Hop> {
 }
 
 /// `FLOWS` and `PENDING` have the same keys and values.
-impl<A, M> FlowTable<A> for Watched<'_, M>
+impl<A, M> FlowTable<A> for Watched<'_, A, M>
 where
     A: Counted,
     M: Map<Key = FlowKey<A>, Value = Flow<A>>,
@@ -79,6 +89,11 @@ where
                 tally.see(key, flow, self.now_secs);
             }
             drop(tally);
+            let mut snat = self.snat.borrow_mut();
+            for (key, flow) in entries {
+                snat.see(key, flow);
+            }
+            drop(snat);
             visit(entries)
         })
     }

@@ -16,16 +16,16 @@ use crate::config::kube_proxy::Conntrack;
 use crate::datapath::PortRange;
 
 /// What the operator asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Asked {
     /// `--conntrack-sysctls`.
     pub conntrack: bool,
-    /// `--reserve-ports`: the range of NodePorts.
-    pub reserve: Option<PortRange>,
+    /// `--reserve-ports`: the range of NodePorts, and the source ports of translated flows.
+    pub reserve: Vec<PortRange>,
 }
 
 /// Writes what is asked for. Returns what could not be done, in words.
-pub fn prepare(proc: &Proc, settings: &Settings, asked: Asked) -> Vec<String> {
+pub fn prepare(proc: &Proc, settings: &Settings, asked: &Asked) -> Vec<String> {
     let mut problems = Vec::new();
     let conntrack = &settings.kube_proxy.conntrack;
     if asked.conntrack {
@@ -34,8 +34,8 @@ pub fn prepare(proc: &Proc, settings: &Settings, asked: Asked) -> Vec<String> {
     } else {
         problems.extend(in_vain(&settings.given.conntrack));
     }
-    if let Some(range) = asked.reserve {
-        problems.extend(reserved_ports::reserve(proc, range).err());
+    for range in &asked.reserve {
+        problems.extend(reserved_ports::reserve(proc, *range).err());
     }
     problems
 }
@@ -85,18 +85,18 @@ mod tests {
 
     const NOTHING: Asked = Asked {
         conntrack: false,
-        reserve: None,
+        reserve: Vec::new(),
     };
 
     #[test]
     fn nothing_is_written_unless_asked_for_and_who_asks_in_vain_is_told() {
         let place = tempfile::tempdir().expect("a temporary directory");
         let proc = Proc::at(place.path());
-        assert!(prepare(&proc, &settings(&[]), NOTHING).is_empty());
+        assert!(prepare(&proc, &settings(&[]), &NOTHING).is_empty());
         let told = prepare(
             &proc,
             &settings(&[("conntrack-min", "7"), ("conntrack-tcp-be-liberal", "true")]),
-            NOTHING,
+            &NOTHING,
         );
         assert_eq!(told.len(), 2, "{told:?}");
         assert!(

@@ -1,7 +1,8 @@
-//! NodePorts kept from connections of the host itself (behaviours 18.3): `net.ipv4.ip_local_reserved_ports`.
+//! NodePorts, and the source ports of translated flows, kept from connections of the host itself (behaviours 18.3):
+//! `net.ipv4.ip_local_reserved_ports`.
 //!
-//! Owns that list's syntax. Invariant: what others reserved stays reserved. (Our own source ports need no reservation: they are taken
-//! from outside `ip_local_port_range` in the first place.)
+//! Owns that list's syntax. Invariant: what others reserved stays reserved. (Our source ports are outside `ip_local_port_range` to begin
+//! with; on the list they stay ours when somebody widens that range while the agent runs.)
 
 use super::Proc;
 use crate::datapath::PortRange;

@@ -6,8 +6,9 @@
 use std::mem::offset_of;
 
 use nodeport_common::{
-    Address, Backend, Control, Counters, Device, Flow, FlowKey, FragmentKey, FragmentPorts,
-    Frontend, FrontendKey, NextHop, Outcome, PortSegment, ServingKey, TokenBucket, V4, V6,
+    Address, Affinity, AffinityKey, Backend, Control, Counters, Device, Flow, FlowKey, FragmentKey,
+    FragmentPorts, Frontend, FrontendKey, NextHop, Outcome, PortSegment, ServingKey,
+    SourceRangeKey, TokenBucket, V4, V6,
 };
 
 use crate::plan::Ip;
@@ -88,11 +89,15 @@ macro_rules! structs {
 structs! {
     Address { flags: u32 }
     Frontend {
-        base: u32, len: u32, local_base: u32, local_len: u32, serving: u32, service: u32, flags: u32, pad: u32,
+        base: u32, len: u32, local_base: u32, local_len: u32, serving: u32, service: u32, flags: u32,
+        affinity_secs: u32,
     }
     FrontendKey<A> { address: A, port: [u8; 2], protocol: u8, pad: u8 }
     Backend<A> { address: A, port: [u8; 2], flags: u16 }
     ServingKey<A> { service: u32, address: A, port: [u8; 2], pad: [u8; 2] }
+    AffinityKey<A> { client: A, service: u32 }
+    Affinity<A> { address: A, port: [u8; 2], pad: [u8; 2], used: u32 }
+    SourceRangeKey<A> { prefix_len: u32, service: [u8; 4], address: A }
     Device { flags: u32, address4: V4, address6: V6, mac: [u8; 6], mtu: u16, pad: [u32; 2] }
     PortSegment { first: u16, count: u16 }
     Control {

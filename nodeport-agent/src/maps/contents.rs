@@ -3,7 +3,7 @@
 //! Owns which maps are read and how far. It refuses to know what they should hold. Invariant: it only reads.
 
 use super::bytes::IpBytes;
-use super::kind::{Addresses, Backends, Frontends, Serving};
+use super::kind::{Addresses, Backends, Frontends, Serving, Sources};
 use super::store::{Store, StoreError};
 use crate::plan::{Contents, Limits, slots_named};
 
@@ -17,15 +17,18 @@ pub fn read_contents<A: IpBytes>(store: &impl Store) -> Result<Contents<A>, Stor
         backends: store.limit::<Backends<A>>()?,
         addresses: store.limit::<Addresses<A>>()?,
         serving: store.limit::<Serving<A>>()?,
+        sources: store.limit::<Sources<A>>()?,
     };
     let frontends = store.entries::<Frontends<A>>()?;
     let slots = slots_named(&frontends, limits.backends);
     let serving = store.entries::<Serving<A>>()?;
+    let sources = store.entries::<Sources<A>>()?;
     Ok(Contents {
         limits,
         backends: store.head::<Backends<A>>(slots)?,
         frontends,
         addresses: store.entries::<Addresses<A>>()?,
         serving: serving.into_iter().map(|(key, _)| key).collect(),
+        sources: sources.into_iter().map(|(key, _)| key).collect(),
     })
 }

@@ -324,7 +324,8 @@ fn read_error(map: &'static str) -> impl FnOnce(io::Error) -> StoreError {
 
 fn write_error(map: &'static str, operation: &'static str) -> impl FnOnce(io::Error) -> StoreError {
     move |source| match source.raw_os_error() {
-        Some(libc::E2BIG) => StoreError::Full { map },
+        // Hash tables say the first, tries the second.
+        Some(libc::E2BIG | libc::ENOSPC) => StoreError::Full { map },
         _ => StoreError::Write {
             map,
             operation,

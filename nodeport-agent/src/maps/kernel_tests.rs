@@ -16,6 +16,7 @@ fn kind_number(kind: Kind) -> u32 {
         Kind::Array => 2,
         Kind::PerCpuArray => 6,
         Kind::LruHash => 9,
+        Kind::LpmTrie => 11,
     }
 }
 
@@ -25,7 +26,8 @@ fn create(layout: &Layout, entries: u32) -> MapData {
         layout.key_size,
         layout.value_size,
         layout.max_entries.unwrap_or(entries),
-        0,
+        // BPF_F_NO_PREALLOC, which a trie demands.
+        u32::from(layout.kind == Kind::LpmTrie),
     );
     MapData::create(map, layout.map, None).expect("a map can be created")
 }

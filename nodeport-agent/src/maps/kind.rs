@@ -6,8 +6,9 @@
 use std::marker::PhantomData;
 
 use nodeport_common::{
-    Address, Backend, Control, Counters, Device, Flow, FlowKey, FragmentKey, FragmentPorts,
-    Frontend, FrontendKey, Hook, SNAT_CURSORS_LEN, ServingKey, TokenBucket, V4, V6, maps,
+    Address, Affinity, AffinityKey, Backend, Control, Counters, Device, Flow, FlowKey, FragmentKey,
+    FragmentPorts, Frontend, FrontendKey, Hook, SNAT_CURSORS_LEN, ServingKey, SourceRangeKey,
+    TokenBucket, V4, V6, maps,
 };
 
 use super::bytes::{Bytes, IpBytes};
@@ -22,6 +23,8 @@ pub enum Kind {
     Hash,
     /// `BPF_MAP_TYPE_LRU_HASH`.
     LruHash,
+    /// `BPF_MAP_TYPE_LPM_TRIE`.
+    LpmTrie,
     /// `BPF_MAP_TYPE_ARRAY`.
     Array,
     /// `BPF_MAP_TYPE_PERCPU_ARRAY`.
@@ -88,6 +91,10 @@ maps! {
     ArrayMap Backends<A>: Array u32 => Backend<A>, A::BACKENDS;
     /// Endpoints to which UDP flows may go on.
     HashMap Serving<A>: Hash ServingKey<A> => u32, A::SERVING;
+    /// Where clients were last sent.
+    HashMap Affinities<A>: LruHash AffinityKey<A> => Affinity<A>, A::AFFINITY;
+    /// Who may use restricted front ends.
+    HashMap Sources<A>: LpmTrie SourceRangeKey<A> => u32, A::SOURCES;
     /// Established flows.
     HashMap Flows<A>: Hash FlowKey<A> => Flow<A>, A::FLOWS;
     /// Pending flows.
@@ -107,12 +114,14 @@ maps! {
 /// What the ABI says about each map.
 #[must_use]
 pub fn layouts() -> Vec<Layout> {
-    fn family<A: Ip + IpBytes>() -> [Layout; 6] {
+    fn family<A: Ip + IpBytes>() -> [Layout; 8] {
         [
             Addresses::<A>::layout(),
             Frontends::<A>::layout(),
             Backends::<A>::layout(),
             Serving::<A>::layout(),
+            Affinities::<A>::layout(),
+            Sources::<A>::layout(),
             Flows::<A>::layout(),
             Pending::<A>::layout(),
         ]

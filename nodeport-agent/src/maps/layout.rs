@@ -76,6 +76,7 @@ impl Kind {
         match self {
             Self::Hash => "hash",
             Self::LruHash => "lru_hash",
+            Self::LpmTrie => "lpm_trie",
             Self::Array => "array",
             Self::PerCpuArray => "percpu_array",
         }
@@ -85,6 +86,7 @@ impl Kind {
         match info.map_type() {
             Ok(MapType::Hash) => Some(Self::Hash),
             Ok(MapType::LruHash) => Some(Self::LruHash),
+            Ok(MapType::LpmTrie) => Some(Self::LpmTrie),
             Ok(MapType::Array) => Some(Self::Array),
             Ok(MapType::PerCpuArray) => Some(Self::PerCpuArray),
             _ => None,

@@ -43,6 +43,7 @@ impl MemoryStore {
             (A::BACKENDS, limits.backends),
             (A::ADDRESSES, limits.addresses),
             (A::SERVING, limits.serving),
+            (A::SOURCES, limits.sources),
         ]);
         self
     }
@@ -60,7 +61,7 @@ impl MemoryStore {
             Kind::Array | Kind::PerCpuArray => u32::get(&key) < limit,
             // An LRU map would push out another entry; here it grows.
             Kind::LruHash => true,
-            Kind::Hash => map.contains_key(&key) || map.len() < limit as usize,
+            Kind::Hash | Kind::LpmTrie => map.contains_key(&key) || map.len() < limit as usize,
         };
         if !fits {
             return Err(StoreError::Full { map: M::NAME });

@@ -18,12 +18,16 @@ pub use contents::read_contents;
 pub use faulty::{Faults, FaultyStore};
 pub use kernel::{KernelMap, KernelStore};
 pub use kind::{
-    Addresses, ArrayMap, Backends, Controls, Devices, Flows, Fragments4, Fragments6, Frontends,
-    HashMap, Kind, Map, Outcomes, Pending, Rejects, Serving, SnatCursors, layouts,
+    Addresses, Affinities, ArrayMap, Backends, Controls, Devices, Flows, Fragments4, Fragments6,
+    Frontends, HashMap, Kind, Map, Outcomes, Pending, Rejects, Serving, SnatCursors, Sources,
+    layouts,
 };
 pub use layout::{Layout, LayoutError};
 pub use memory::MemoryStore;
 pub use store::{Entry, Partial, Store, StoreError};
+
+#[cfg(test)]
+mod trie_tests;
 
 #[cfg(test)]
 pub(crate) use kernel::tests::store as real_maps;

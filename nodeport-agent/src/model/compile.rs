@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use super::conflict::Claims;
 use super::desired::{
     BackendSet, Desired, DesiredFrontend, Family, FrontendId, FrontendKind, Listen, Protocol,
@@ -28,6 +30,8 @@ pub struct CompiledService {
     pub claims: Vec<Claim>,
     /// Of each of its UDP ports, the endpoints that existing flows may keep.
     pub serving: BTreeMap<ServicePortName, Arc<BTreeSet<SocketAddr>>>,
+    /// Of each of its ports with restricted front ends, who may use those.
+    pub sources: BTreeMap<ServicePortName, Arc<BTreeSet<IpNet>>>,
     /// Fields that cannot be followed.
     pub reports: Vec<Report>,
 }
@@ -66,6 +70,7 @@ pub fn compile(snapshot: &Snapshot) -> (Desired, Vec<Report>) {
         let of_service = slices.get(&service.meta.key).map_or(&[][..], Vec::as_slice);
         let compiled = compile_service(service, of_service, place);
         desired.serving.extend(compiled.serving);
+        desired.sources.extend(compiled.sources);
         reports.extend(compiled.reports);
         for claim in compiled.claims {
             claims.add(&service.meta, claim);
@@ -114,7 +119,11 @@ pub fn compile_service(
                 let serving = compiled.serving.entry(name.clone()).or_default();
                 Arc::make_mut(serving).extend(pool.serving());
             }
-            let sets = Sets::new(service, &pool);
+            let sets = Sets::new(service, &pool, family);
+            if sets.restricted {
+                let sources = compiled.sources.entry(name.clone()).or_default();
+                Arc::make_mut(sources).extend(&service.source_ranges);
+            }
             claim_frontends(
                 service,
                 cluster_ip,
@@ -155,10 +164,12 @@ struct Sets {
     outside: Arc<BackendSet>,
     inside: Arc<BackendSet>,
     external_local: bool,
+    affinity_secs: u32,
+    restricted: bool,
 }
 
 impl Sets {
-    fn new(service: &Service, pool: &Pool<'_>) -> Self {
+    fn new(service: &Service, pool: &Pool<'_>, family: Family) -> Self {
         let internal_local = service.internal_policy == TrafficPolicy::Local;
         let external_local = service.external_policy_is_local();
         let cluster = Arc::new(pool.cluster());
@@ -174,6 +185,8 @@ impl Sets {
             // Clients on this node are short-circuited to the whole cluster's endpoints (7.1, 7.4).
             inside: of(false),
             external_local,
+            affinity_secs: service.affinity_secs,
+            restricted: service.is_restricted(family),
         }
     }
 
@@ -188,6 +201,8 @@ impl Sets {
             kind,
             service_port: service_port.clone(),
             policy_local,
+            affinity_secs: self.affinity_secs,
+            restricted: self.restricted && kind == FrontendKind::LoadBalancer,
             outside: outside.clone(),
             inside: inside.clone(),
         }
@@ -272,7 +287,7 @@ pub(super) fn compile_node(
     let host = &snapshot.host_addresses;
     desired.host_addresses = host.iter().map(|one| one.address).collect();
     let option = &snapshot.options.node_port_addresses;
-    desired.node_port_addresses = option.select(host, node);
+    desired.node_port_addresses = option.select(host, &snapshot.primary_addresses());
     let own_node = || ObjectRef {
         kind: Kind::Node,
         key: ObjectKey {
@@ -334,6 +349,15 @@ impl Service {
         self.cluster_ips
             .iter()
             .any(|entry| Family::of(entry.value) == family)
+    }
+
+    /// Whether only some may use its load balancer addresses of this family: if it has such addresses, and a range of their family
+    /// (behaviours 14.1, 14.3).
+    fn is_restricted(&self, family: Family) -> bool {
+        let mut addresses = self.load_balancer_ips.iter();
+        let mut ranges = self.source_ranges.iter();
+        addresses.any(|entry| Family::of(entry.value) == family)
+            && ranges.any(|range| Family::of(range.addr()) == family)
     }
 
     /// externalTrafficPolicy counts only if the Service can be reached from outside (4.6).

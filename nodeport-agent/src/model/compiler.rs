@@ -200,6 +200,9 @@ impl Compiler {
         for name in old.compiled.serving.keys() {
             self.out.desired.serving.remove(name);
         }
+        for name in old.compiled.sources.keys() {
+            self.out.desired.sources.remove(name);
+        }
         for report in &old.compiled.reports {
             self.out.reports.retract(report);
         }
@@ -213,6 +216,9 @@ impl Compiler {
         let serving = new.compiled.serving.iter();
         let serving = serving.map(|(name, endpoints)| (name.clone(), Arc::clone(endpoints)));
         self.out.desired.serving.extend(serving);
+        let sources = new.compiled.sources.iter();
+        let sources = sources.map(|(name, ranges)| (name.clone(), Arc::clone(ranges)));
+        self.out.desired.sources.extend(sources);
         let reports = new.compiled.reports.iter().cloned();
         self.out.reports.extend(reports);
     }

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 
+use ipnet::IpNet;
+
 /// Transport protocol of a service port. SCTP is not programmed yet, but front ends name it in reports.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
@@ -140,6 +142,10 @@ pub struct DesiredFrontend {
     pub service_port: ServicePortName,
     /// The policy that governs it is Local: the client's address is never rewritten.
     pub policy_local: bool,
+    /// For how long a client is sent to the same endpoint again, in seconds; 0 for every connection anew (behaviours 11).
+    pub affinity_secs: u32,
+    /// Only clients in the service port's [`Desired::sources`] may open connections (behaviours 14).
+    pub restricted: bool,
     /// Endpoints for clients that are not on this node.
     pub outside: Arc<BackendSet>,
     /// Endpoints for Pods of this node (differs from `outside` where externalTrafficPolicy is Local, behaviours 7.1).
@@ -153,6 +159,8 @@ pub struct Desired {
     pub frontends: OrdMap<FrontendId, Arc<DesiredFrontend>>,
     /// For UDP service ports: the endpoints that existing flows may keep (serving, any policy; behaviours 17.3, 17.4).
     pub serving: OrdMap<ServicePortName, Arc<BTreeSet<SocketAddr>>>,
+    /// Of service ports with restricted front ends: who may use those.
+    pub sources: OrdMap<ServicePortName, Arc<BTreeSet<IpNet>>>,
     /// Node addresses on which NodePorts answer (`--nodeport-addresses`).
     pub node_port_addresses: BTreeSet<IpAddr>,
     /// Every address assigned to a device of this node.
@@ -160,8 +168,8 @@ pub struct Desired {
 }
 
 impl Desired {
-    /// The service ports of which a front end, or an endpoint that flows may keep, is another than before. The cost grows with
-    /// what is not shared.
+    /// The service ports of which a front end, an endpoint that flows may keep, or a range of clients is another than before.
+    /// The cost grows with what is not shared.
     #[must_use]
     pub fn changed_since<'a>(&'a self, before: &'a Self) -> BTreeSet<&'a ServicePortName> {
         let mut changed = BTreeSet::new();
@@ -176,6 +184,12 @@ impl Desired {
             }
         }
         for item in before.serving.diff(&self.serving) {
+            let (DiffItem::Add(name, _)
+            | DiffItem::Remove(name, _)
+            | DiffItem::Update { new: (name, _), .. }) = item;
+            changed.insert(name);
+        }
+        for item in before.sources.diff(&self.sources) {
             let (DiffItem::Add(name, _)
             | DiffItem::Remove(name, _)
             | DiffItem::Update { new: (name, _), .. }) = item;

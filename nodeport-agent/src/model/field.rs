@@ -131,16 +131,7 @@ impl<'v, 'p> Field<'v, 'p> {
 
     /// A port number; `None` if absent, null, zero, or not a port number (which is a problem).
     pub(super) fn port(&self) -> Option<u16> {
-        let number = match self.value? {
-            Value::Null => return None,
-            Value::Number(number) if number.is_i64() || number.is_u64() => {
-                number.as_i128().unwrap_or(i128::MAX)
-            }
-            other => {
-                self.wrong_type("an integer", other);
-                return None;
-            }
-        };
+        let number = self.integer()?;
         if number == 0 {
             return None;
         }
@@ -149,6 +140,35 @@ impl<'v, 'p> Field<'v, 'p> {
             self.problem(Reason::NotAPort(number));
         }
         port
+    }
+
+    /// A whole number from `low` to `high`; None if absent, null, or anything else (which is a problem).
+    pub(super) fn within(&self, low: u32, high: u32) -> Option<u32> {
+        let number = self.integer()?;
+        let within = u32::try_from(number)
+            .ok()
+            .filter(|number| (low..=high).contains(number));
+        if within.is_none() {
+            self.problem(Reason::OutOfRange {
+                found: number,
+                low,
+                high,
+            });
+        }
+        within
+    }
+
+    fn integer(&self) -> Option<i128> {
+        match self.value? {
+            Value::Null => None,
+            Value::Number(number) if number.is_i64() || number.is_u64() => {
+                Some(number.as_i128().unwrap_or(i128::MAX))
+            }
+            other => {
+                self.wrong_type("an integer", other);
+                None
+            }
+        }
     }
 
     /// What the word stands for in `words`; `None` if absent, null or empty.

@@ -16,6 +16,8 @@ use super::snapshot::Snapshot;
 pub struct HealthCheck {
     /// `spec.healthCheckNodePort`, host order.
     pub port: u16,
+    /// `metadata.uid` of the Service.
+    pub uid: Option<Box<str>>,
     /// For each family of the Service: different addresses of ready endpoints on this node, over all of its ports (15.3).
     pub local_endpoints: BTreeMap<Family, usize>,
 }
@@ -55,6 +57,7 @@ pub(super) fn health_check(
     let families = (service.cluster_ips.iter()).map(|entry| Family::of(entry.value));
     Some(HealthCheck {
         port,
+        uid: service.meta.uid.clone(),
         local_endpoints: families.map(|family| (family, of(family))).collect(),
     })
 }

@@ -10,7 +10,6 @@ use ipnet::IpNet;
 
 use super::address::parse_cidr;
 use super::desired::Family;
-use super::objects::Node;
 use super::snapshot::HostAddress;
 
 /// The option. The default, no entries, accepts every address that is not loopback.
@@ -23,6 +22,8 @@ pub struct NodePortAddresses {
 enum Entry {
     All,
     Primary,
+    /// Loopback addresses, on which nothing answers.
+    Localhost,
     Cidr(IpNet),
 }
 
@@ -34,11 +35,6 @@ pub enum InvalidNodePortAddresses {
         "--nodeport-addresses: {0:?} is neither `primary`, `all` nor a CIDR such as 192.168.0.0/16"
     )]
     NotACidr(String),
-    /// kube-proxy's keyword for NodePorts on loopback, which are not offered (13.5).
-    #[error(
-        "--nodeport-addresses: `localhost` is not supported: NodePorts do not answer on loopback addresses"
-    )]
-    Localhost,
 }
 
 impl NodePortAddresses {
@@ -55,7 +51,7 @@ impl NodePortAddresses {
             .map(|value| match value {
                 "all" => Ok(Entry::All),
                 "primary" => Ok(Entry::Primary),
-                "localhost" => Err(InvalidNodePortAddresses::Localhost),
+                "localhost" => Ok(Entry::Localhost),
                 _ => match parse_cidr(value) {
                     Some(net) => Ok(Entry::Cidr(net)),
                     None => Err(InvalidNodePortAddresses::NotACidr(value.to_owned())),
@@ -63,6 +59,14 @@ impl NodePortAddresses {
             })
             .collect::<Result<_, _>>()?;
         Ok(Self { entries })
+    }
+
+    /// Whether an entry means loopback addresses only, on which NodePorts do not answer (13.3, 13.5): `localhost`, or a CIDR within
+    /// 127.0.0.0/8 or of ::1.
+    #[must_use]
+    pub fn is_loopback(value: &str) -> bool {
+        let within = |net: IpNet| net.addr().is_loopback() && net.broadcast().is_loopback();
+        value.trim() == "localhost" || parse_cidr(value).is_some_and(within)
     }
 
     /// Families that are not restricted although the other one is (12.1): worth a warning, because few expect it.
@@ -81,17 +85,16 @@ impl NodePortAddresses {
     pub fn is_open(&self, family: Family) -> bool {
         let open = |entry: &Entry| match entry {
             Entry::All => true,
-            Entry::Primary => false,
+            Entry::Primary | Entry::Localhost => false,
             Entry::Cidr(net) => net.prefix_len() == 0 && Family::of(net.addr()) == family,
         };
         let named = self.entries.iter().any(|entry| entry.names(family));
         !named || self.entries.iter().any(open)
     }
 
-    /// The addresses that are accepted.
+    /// The addresses that are accepted; `primary` are the node's.
     #[must_use]
-    pub fn select(&self, host: &BTreeSet<HostAddress>, node: Option<&Node>) -> BTreeSet<IpAddr> {
-        let primary = node.map_or(&[][..], |node| &node.primary_addresses);
+    pub fn select(&self, host: &BTreeSet<HostAddress>, primary: &[IpAddr]) -> BTreeSet<IpAddr> {
         host.iter()
             .map(|one| one.address)
             .filter(|address| !address.is_loopback() && self.accepts(*address, primary))
@@ -106,6 +109,7 @@ impl NodePortAddresses {
         self.entries.iter().any(|entry| match entry {
             Entry::All => true,
             Entry::Primary => primary.contains(&address),
+            Entry::Localhost => false,
             Entry::Cidr(net) => net.contains(&address),
         })
     }
@@ -115,7 +119,7 @@ impl Entry {
     /// Whether the entry says something about a family.
     fn names(&self, family: Family) -> bool {
         match self {
-            Self::All | Self::Primary => true,
+            Self::All | Self::Primary | Self::Localhost => true,
             Self::Cidr(net) => Family::of(net.addr()) == family,
         }
     }
@@ -153,7 +157,23 @@ mod tests {
         assert!(refused("10.0.0.1").contains("\"10.0.0.1\""));
         assert!(refused("Primary").contains("\"Primary\""));
         assert!(refused("10.0.0.0/40").contains("\"10.0.0.0/40\""));
-        assert!(refused("localhost").contains("not supported"));
+    }
+
+    #[test]
+    fn loopback_is_told_from_what_merely_contains_it_and_accepts_nothing_13_3() {
+        for value in ["localhost", "127.0.0.0/8", "127.0.0.1/32", "::1/128"] {
+            assert!(NodePortAddresses::is_loopback(value), "{value}");
+            let host = ["127.0.0.1", "192.0.2.1"].map(|text| HostAddress {
+                address: text.parse().expect("an address"),
+                device: 1,
+            });
+            let accepted = parse(&[value]).expect("valid").select(&host.into(), &[]);
+            let open = value == "::1/128";
+            assert_eq!(accepted.len(), usize::from(open), "{value}: 12.1");
+        }
+        for value in ["0.0.0.0/0", "126.0.0.0/7", "primary", "::/0", "10.0.0.0/8"] {
+            assert!(!NodePortAddresses::is_loopback(value), "{value}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use imbl::OrdMap;
+use ipnet::IpNet;
 use k8s_openapi::jiff::Timestamp;
 
 use super::desired::{Family, Protocol};
@@ -85,6 +86,10 @@ pub struct Service {
     pub internal_policy: TrafficPolicy,
     /// `spec.healthCheckNodePort`, host order.
     pub health_check_node_port: Option<u16>,
+    /// With `spec.sessionAffinity: ClientIP`, for how long a client is sent to the same endpoint again, in seconds; else 0.
+    pub affinity_secs: u32,
+    /// `spec.loadBalancerSourceRanges`; empty if everybody may use the load balancer's addresses.
+    pub source_ranges: BTreeSet<IpNet>,
 }
 
 /// An entry of a list, and where in the list it stands, so that a report can name it.

@@ -81,6 +81,19 @@ pub enum Reason {
     /// An address of a family in which the Service has no ClusterIP (behaviours 19.4).
     #[error("is {0}, and the Service has no {0} ClusterIP")]
     FamilyNotServed(Family),
+    /// Not a network.
+    #[error("{0:?} is not a CIDR such as 192.0.2.0/24")]
+    NotACidr(String),
+    /// A number beyond its bounds.
+    #[error("{found} is not in the range from {low} to {high}")]
+    OutOfRange {
+        /// The number.
+        found: i128,
+        /// The least one.
+        low: u32,
+        /// The largest one.
+        high: u32,
+    },
     /// Not a port number.
     #[error("{0} is not a port number (1-65535)")]
     NotAPort(i128),
@@ -112,11 +125,11 @@ pub enum Reason {
     /// A protocol that is not programmed.
     #[error("{0} is not supported yet: this port is not proxied")]
     ProtocolNotSupported(Protocol),
-    /// `loadBalancerSourceRanges`: whoever wrote them relies on them.
+    /// `loadBalancerSourceRanges` of which none is a CIDR: whoever wrote them relies on them.
     #[error(
-        "is not honoured yet: the load balancer's addresses are not proxied, rather than open to everyone"
+        "has no CIDR: the load balancer's addresses are not proxied, rather than open to everyone"
     )]
-    SourceRangesNotHonoured,
+    NoSourceRange,
     /// A feature that is not honoured.
     #[error("{0}")]
     NotHonoured(&'static str),
@@ -160,7 +173,7 @@ impl Reason {
             | Self::NodeUnknown
             | Self::OtherVersion { .. } => Severity::Note,
             Self::Taken { .. }
-            | Self::SourceRangesNotHonoured
+            | Self::NoSourceRange
             | Self::NoNodePortAddress(_)
             | Self::Kept(_)
             | Self::GivenAgain(_) => Severity::Warning,

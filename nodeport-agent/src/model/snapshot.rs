@@ -37,6 +37,8 @@ pub struct HostAddress {
 pub struct Options {
     /// `--nodeport-addresses`.
     pub node_port_addresses: NodePortAddresses,
+    /// `--bind-address`, unless it is unspecified: the node's address of its family, whatever the Node says (behaviours 20.2).
+    pub node_address: Option<IpAddr>,
 }
 
 impl Snapshot {
@@ -44,6 +46,18 @@ impl Snapshot {
     #[must_use]
     pub fn node(&self) -> Option<&Node> {
         self.objects.nodes.get(&*self.node_name).map(|node| &**node)
+    }
+
+    /// The node's addresses, at most one of each family.
+    #[must_use]
+    pub fn primary_addresses(&self) -> Vec<IpAddr> {
+        let of_node = self.node().map_or(&[][..], |node| &node.primary_addresses);
+        let given = self.options.node_address;
+        let others = of_node.iter().copied();
+        given
+            .into_iter()
+            .chain(others.filter(|one| given.is_none_or(|given| given.is_ipv4() != one.is_ipv4())))
+            .collect()
     }
 }
 
@@ -58,6 +72,31 @@ pub fn node_name(given: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_given_address_comes_before_the_nodes_of_its_family_20_2() {
+        let mut snapshot = Snapshot {
+            node_name: "n1".to_owned(),
+            ..Snapshot::default()
+        };
+        let address = |text: &str| text.parse::<IpAddr>().expect("an address");
+        assert!(snapshot.primary_addresses().is_empty());
+        snapshot.options.node_address = Some(address("192.0.2.9"));
+        assert_eq!(snapshot.primary_addresses(), [address("192.0.2.9")]);
+        let node = serde_json::json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"},
+        "status": {"addresses": [
+            {"type": "InternalIP", "address": "192.0.2.1"}, {"type": "InternalIP", "address": "2001:db8::1"},
+        ]}});
+        let crate::model::decode::Decoded::Object(node) = crate::model::decode::decode(&node, None)
+        else {
+            panic!("no object");
+        };
+        let mut objects = Objects::default();
+        objects.insert(node);
+        snapshot.objects = Arc::new(objects);
+        let wanted = [address("192.0.2.9"), address("2001:db8::1")];
+        assert_eq!(snapshot.primary_addresses(), wanted);
+    }
 
     #[test]
     fn node_names_are_trimmed_and_lowered_20_1() {

@@ -11,7 +11,8 @@
 //! node-port-address 192.168.88.11
 //! ```
 //!
-//! `local` after the kind: the policy that governs it is Local. `| pods ->`: clients on this node have another set. An
+//! After the kind, `local`: the policy that governs it is Local; `restricted`: only the service port's `sources` may use it;
+//! `affinity=10s`: a client is sent to the same endpoint again within that time. `| pods ->`: clients on this node have another set. An
 //! empty set is written as what happens then, `reject` or `drop`.
 
 use std::fmt;
@@ -112,6 +113,12 @@ impl fmt::Display for DesiredFrontend {
         if self.policy_local {
             f.write_str(" local")?;
         }
+        if self.restricted {
+            f.write_str(" restricted")?;
+        }
+        if self.affinity_secs > 0 {
+            write!(f, " affinity={}s", self.affinity_secs)?;
+        }
         write!(f, " -> {}", self.outside)?;
         let alike = self.inside.backends == self.outside.backends
             && (!self.inside.backends.is_empty() || self.inside.if_empty == self.outside.if_empty);
@@ -134,6 +141,11 @@ impl fmt::Display for Desired {
                 f.write_str("none")?;
             }
             spaced(f, &**endpoints)?;
+            writeln!(f)?;
+        }
+        for (port, ranges) in &self.sources {
+            write!(f, "sources {} {port} -> ", port.protocol.lower())?;
+            spaced(f, ranges.iter())?;
             writeln!(f)?;
         }
         for address in &self.node_port_addresses {

@@ -19,6 +19,7 @@ use super::http::{self, Answer, Answers};
 use crate::model::desired::Family;
 use crate::model::health_check::HealthCheck;
 use crate::model::objects::ObjectKey;
+use crate::source::Trouble;
 
 /// Tells a load balancer how many endpoints are here.
 const WEIGHT: HeaderName = HeaderName::from_static("x-load-balancing-endpoint-weight");
@@ -69,6 +70,7 @@ pub struct ServiceHealth {
     health: Arc<ProxyHealth>,
     counts: Mutex<BTreeMap<Place, usize>>,
     failed: Mutex<BTreeMap<Place, String>>,
+    uids: Mutex<BTreeMap<ObjectKey, Option<Box<str>>>>,
 }
 
 /// Ends its task when it goes.
@@ -89,6 +91,7 @@ impl ServiceHealth {
             health,
             counts: Mutex::default(),
             failed: Mutex::default(),
+            uids: Mutex::default(),
         }
     }
 
@@ -98,11 +101,34 @@ impl ServiceHealth {
         lock(&self.failed).values().cloned().collect()
     }
 
+    /// The same, for whoever wrote the Services (15.9).
+    #[must_use]
+    pub fn troubles(&self) -> Vec<Trouble> {
+        let uids = lock(&self.uids);
+        let trouble = |(place, note): (&Place, &String)| Trouble {
+            service: Some((
+                place.service.clone(),
+                uids.get(&place.service).cloned().flatten(),
+            )),
+            reason: "FailedToStartServiceHealthcheck",
+            action: "Listen",
+            note: note.clone(),
+        };
+        lock(&self.failed).iter().map(trouble).collect()
+    }
+
     /// Follows what is wanted until nobody wants anything any more.
     pub async fn run(self: Arc<Self>, mut wanted: watch::Receiver<Wanted>) {
         let mut listening: BTreeMap<Place, Listening> = BTreeMap::new();
         loop {
-            let places = wanted.borrow_and_update().places();
+            let places = {
+                let wanted = wanted.borrow_and_update();
+                let checks = wanted.checks.iter();
+                *lock(&self.uids) = checks
+                    .map(|(key, one)| (key.clone(), one.uid.clone()))
+                    .collect();
+                wanted.places()
+            };
             self.follow(&mut listening, places);
             let changed = if self.problems().is_empty() {
                 wanted.changed().await

@@ -28,6 +28,7 @@ fn wanted(port: u16, count: usize) -> Wanted {
             key,
             HealthCheck {
                 port,
+                uid: Some("u-1".into()),
                 local_endpoints,
             },
         )]),

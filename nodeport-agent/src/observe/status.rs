@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::config::Ignored;
 use crate::datapath::devices::DeviceState;
+use crate::flows::SnatPorts;
 use crate::source::kubernetes::SourceStatus;
 
 /// What the agent says of itself.
@@ -44,6 +45,12 @@ pub struct Status {
     pub rejected: Vec<serde_json::Value>,
     /// How many entries fit into each map, by its name in lower case.
     pub capacities: BTreeMap<String, u64>,
+    /// How many entries each map has that the agent fills, likewise.
+    pub entries: BTreeMap<String, u64>,
+    /// Source ports that there are for translated flows towards one backend, from one address of this node.
+    pub snat_ports: u64,
+    /// Source ports that flows hold, by table.
+    pub snat: BTreeMap<String, SnatPorts>,
     /// Settings that are asked for and have no effect.
     pub not_honoured: Vec<Ignored>,
     /// Packets by hook and outcome; outcomes that never happened are left out.
@@ -62,7 +69,9 @@ pub struct SyncStatus {
     pub total: u64,
     /// Steps of the last one.
     pub steps: u64,
-    /// What went wrong in it.
+    /// How many of them left something to be tried again.
+    pub retries: u64,
+    /// What went wrong in the last one.
     pub errors: Vec<String>,
     /// From the receipt of the oldest change in it to the maps, in microseconds; `None` if nothing had come.
     pub latency_micros: Option<u64>,

@@ -3,7 +3,7 @@
 //! Owns the plain lists that a store gives and [`Installed`](super::Installed) is built from. It refuses to know what they
 //! should be. Invariant: none; whatever is in the maps can be said here.
 
-use nodeport_common::{Address, Backend, Frontend, FrontendKey, ServingKey};
+use nodeport_common::{Address, Backend, Frontend, FrontendKey, ServingKey, SourceRangeKey};
 
 /// How many entries fit into each map: its `max_entries`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
@@ -16,6 +16,9 @@ pub struct Limits {
     pub addresses: u32,
     /// Endpoints that UDP flows may keep.
     pub serving: u32,
+    /// Ranges of sources.
+    #[serde(default)]
+    pub sources: u32,
 }
 
 /// The maps of one family, in any order.
@@ -31,6 +34,8 @@ pub struct Contents<A> {
     pub addresses: Vec<(A, Address)>,
     /// The keys of `SERVING`.
     pub serving: Vec<ServingKey<A>>,
+    /// The keys of `SOURCES`.
+    pub sources: Vec<SourceRangeKey<A>>,
 }
 
 impl<A> Contents<A> {
@@ -43,6 +48,7 @@ impl<A> Contents<A> {
             backends: Vec::new(),
             addresses: Vec::new(),
             serving: Vec::new(),
+            sources: Vec::new(),
         }
     }
 }

@@ -27,23 +27,27 @@ pub(super) enum Phase {
     DeleteFirst,
     WriteSets,
     AddServing,
+    AddSources,
     PutFrontends,
     PutAddresses,
     DeleteFrontends,
     DeleteAddresses,
     RemoveServing,
+    RemoveSources,
 }
 
 impl Phase {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::DeleteFirst,
         Self::WriteSets,
         Self::AddServing,
+        Self::AddSources,
         Self::PutFrontends,
         Self::PutAddresses,
         Self::DeleteFrontends,
         Self::DeleteAddresses,
         Self::RemoveServing,
+        Self::RemoveSources,
     ];
 }
 
@@ -58,7 +62,7 @@ pub(super) enum Scope {
 
 /// The changes of one family by phase, each with the number of its service port.
 pub(super) struct FamilyPlan<A> {
-    phases: [Vec<(Option<u32>, Change<A>)>; 8],
+    phases: [Vec<(Option<u32>, Change<A>)>; 10],
     pub(super) refused: Vec<Refused>,
     /// A flow may now be with an endpoint that its front end no longer has.
     pub(super) stale_flows: bool,
@@ -142,9 +146,13 @@ impl<'a, A: Ip> Differ<'a, A> {
             fresh: HashMap::new(),
             room: Room::new(
                 tables.limits,
-                tables.frontends.len(),
-                tables.addresses.len(),
-                tables.serving_len,
+                Need {
+                    frontends: tables.frontends.len() as u32,
+                    frontends_given: 0,
+                    addresses: tables.addresses.len() as u32,
+                    serving: tables.serving_len,
+                    sources: tables.sources_len,
+                },
             ),
             added: BTreeSet::new(),
             kept: HashSet::new(),
@@ -191,6 +199,10 @@ impl<'a, A: Ip> Differ<'a, A> {
                 let change = Change::RemoveServing(*key);
                 self.emit(Phase::RemoveServing, Some(service), change);
             }
+            for key in tables.sources.get(&service).into_iter().flatten() {
+                let change = Change::RemoveSource(*key);
+                self.emit(Phase::RemoveSources, Some(service), change);
+            }
         }
     }
 
@@ -208,6 +220,7 @@ impl<'a, A: Ip> Differ<'a, A> {
         let values = self.values(unit)?;
         self.room.take(&need, delete_first);
         self.added.extend(vips);
+        self.sources(unit);
 
         self.note_flows(unit, served, &values);
         for key in unit.serving.difference(served) {
@@ -234,6 +247,19 @@ impl<'a, A: Ip> Differ<'a, A> {
         Ok(())
     }
 
+    /// Who may use a service port's restricted front ends: more of them before the front ends change, fewer after.
+    fn sources(&mut self, unit: &Unit<'_, A>) {
+        let none = BTreeSet::new();
+        let installed = self.tables.sources.get(&unit.id).unwrap_or(&none);
+        for key in unit.sources.difference(installed) {
+            self.emit(Phase::AddSources, Some(unit.id), Change::AddSource(*key));
+        }
+        for key in installed.difference(&unit.sources) {
+            let change = Change::RemoveSource(*key);
+            self.emit(Phase::RemoveSources, Some(unit.id), change);
+        }
+    }
+
     /// Front ends that are installed for a service port and that nobody wants.
     fn abandoned(&self, service: u32) -> Vec<FrontendKey<A>> {
         let installed = self.tables.by_service.get(&service).into_iter().flatten();
@@ -254,6 +280,7 @@ impl<'a, A: Ip> Differ<'a, A> {
         let mut need = Need {
             frontends_given: abandoned.len() as u32,
             serving: unit.serving.difference(served).count() as u32,
+            sources: self.new_sources(unit),
             ..Need::default()
         };
         let mut vips = BTreeSet::new();
@@ -270,6 +297,12 @@ impl<'a, A: Ip> Differ<'a, A> {
         }
         need.addresses = vips.len() as u32;
         (need, vips)
+    }
+
+    fn new_sources(&self, unit: &Unit<'_, A>) -> u32 {
+        let installed = self.tables.sources.get(&unit.id);
+        let is_new = |key: &&_| installed.is_none_or(|installed| !installed.contains(*key));
+        unit.sources.iter().filter(is_new).count() as u32
     }
 
     /// Notes whether flows must look again at their endpoint once the new sets are in place.
@@ -344,5 +377,6 @@ fn names<A: Ip>() -> MapNames {
         frontends: A::FRONTENDS,
         addresses: A::ADDRESSES,
         serving: A::SERVING,
+        sources: A::SOURCES,
     }
 }

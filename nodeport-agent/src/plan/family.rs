@@ -7,7 +7,10 @@ use std::fmt::Debug;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use nodeport_common::{Backend, FrontendKey, ServingKey, V4, V6, backend_flags, maps, protocol};
+use ipnet::IpNet;
+use nodeport_common::{
+    Backend, FrontendKey, ServingKey, SourceRangeKey, V4, V6, backend_flags, maps, protocol,
+};
 
 use crate::model::desired::{DesiredBackend, Family, FrontendId, Listen, Protocol};
 
@@ -25,6 +28,10 @@ pub trait Ip: sealed::Sealed + Copy + Ord + Hash + Debug + Send + Sync + 'static
     const ADDRESSES: &'static str;
     /// Name of the map of endpoints that UDP flows may keep.
     const SERVING: &'static str;
+    /// Name of the table of clients that are sent to the same endpoint again.
+    const AFFINITY: &'static str;
+    /// Name of the trie of source ranges.
+    const SOURCES: &'static str;
     /// Name of the table of established flows.
     const FLOWS: &'static str;
     /// Name of the table of pending flows.
@@ -49,6 +56,8 @@ impl Ip for V4 {
     const BACKENDS: &'static str = maps::BACKENDS4;
     const ADDRESSES: &'static str = maps::ADDRESSES4;
     const SERVING: &'static str = maps::SERVING4;
+    const AFFINITY: &'static str = maps::AFFINITY4;
+    const SOURCES: &'static str = maps::SOURCES4;
     const FLOWS: &'static str = maps::FLOWS4;
     const PENDING: &'static str = maps::PENDING4;
 
@@ -71,6 +80,8 @@ impl Ip for V6 {
     const BACKENDS: &'static str = maps::BACKENDS6;
     const ADDRESSES: &'static str = maps::ADDRESSES6;
     const SERVING: &'static str = maps::SERVING6;
+    const AFFINITY: &'static str = maps::AFFINITY6;
+    const SOURCES: &'static str = maps::SOURCES6;
     const FLOWS: &'static str = maps::FLOWS6;
     const PENDING: &'static str = maps::PENDING6;
 
@@ -161,6 +172,26 @@ pub fn serving_key<A: Ip>(service: u32, endpoint: SocketAddr) -> Option<ServingK
         pad: [0; 2],
     })
 }
+
+/// The key of a range of sources of a service port; `None` if it is of the other family.
+#[must_use]
+pub fn source_key<A: Ip>(service: u32, range: IpNet) -> Option<SourceRangeKey<A>> {
+    Some(SourceRangeKey {
+        prefix_len: SERVICE_BITS + u32::from(range.prefix_len()),
+        service: service.to_be_bytes(),
+        address: A::from_ip(range.network())?,
+    })
+}
+
+/// The range that a key stands for; `None` if it is none.
+#[must_use]
+pub fn source_range<A: Ip>(key: &SourceRangeKey<A>) -> Option<IpNet> {
+    let bits = key.prefix_len.checked_sub(SERVICE_BITS)?;
+    IpNet::new(key.address.ip(), u8::try_from(bits).ok()?).ok()
+}
+
+/// Bits of a source range's prefix that the service port takes.
+const SERVICE_BITS: u32 = 32;
 
 /// Address and port in host order, as people write them.
 #[must_use]

@@ -13,6 +13,7 @@ const FRONTEND: &[(u32, &str)] = &[
     (frontend_flags::DROP_IF_EMPTY, "drop_if_empty"),
     (frontend_flags::LOCAL_DROP_IF_EMPTY, "local_drop_if_empty"),
     (frontend_flags::POLICY_LOCAL, "policy_local"),
+    (frontend_flags::SOURCE_RANGES, "source_ranges"),
 ];
 
 const ADDRESS: &[(u32, &str)] = &[

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use nodeport_common::{Frontend, FrontendKey, ServingKey, V4, V6};
+use nodeport_common::{Frontend, FrontendKey, ServingKey, SourceRangeKey, V4, V6};
 
 use super::contents::{Contents, Limits};
 use super::diff::Plan;
@@ -37,6 +37,8 @@ pub struct Tables<A> {
     pub(super) addresses: BTreeMap<A, u32>,
     pub(super) serving: BTreeMap<u32, BTreeSet<ServingKey<A>>>,
     pub(super) serving_len: u32,
+    pub(super) sources: BTreeMap<u32, BTreeSet<SourceRangeKey<A>>>,
+    pub(super) sources_len: u32,
 }
 
 impl Installed {
@@ -140,6 +142,8 @@ impl<A: Ip> Tables<A> {
                 .collect(),
             serving: BTreeMap::new(),
             serving_len: 0,
+            sources: BTreeMap::new(),
+            sources_len: 0,
         };
         for (key, value) in &contents.frontends {
             let value = if tables.sets.knows(value) {
@@ -151,6 +155,9 @@ impl<A: Ip> Tables<A> {
         }
         for key in &contents.serving {
             tables.record_serving(*key);
+        }
+        for key in &contents.sources {
+            tables.record_source(*key);
         }
         tables
     }
@@ -178,6 +185,23 @@ impl<A: Ip> Tables<A> {
         self.serving.values().flatten().copied()
     }
 
+    /// Number of endpoints that UDP flows may keep.
+    #[must_use]
+    pub fn serving_len(&self) -> u32 {
+        self.serving_len
+    }
+
+    /// Ranges of sources, in order.
+    pub fn sources(&self) -> impl Iterator<Item = SourceRangeKey<A>> + '_ {
+        self.sources.values().flatten().copied()
+    }
+
+    /// Number of ranges of sources.
+    #[must_use]
+    pub fn sources_len(&self) -> u32 {
+        self.sources_len
+    }
+
     /// How much fits.
     #[must_use]
     pub fn limits(&self) -> Limits {
@@ -186,7 +210,9 @@ impl<A: Ip> Tables<A> {
 
     /// Whether any entry belongs to a service port.
     pub(super) fn has(&self, service: u32) -> bool {
-        self.by_service.contains_key(&service) || self.serving.contains_key(&service)
+        self.by_service.contains_key(&service)
+            || self.serving.contains_key(&service)
+            || self.sources.contains_key(&service)
     }
 
     /// The front ends of a service port.
@@ -196,7 +222,12 @@ impl<A: Ip> Tables<A> {
 
     pub(super) fn services(&self) -> impl Iterator<Item = u32> + '_ {
         let serving = self.serving.keys().copied();
-        self.by_service.keys().copied().chain(serving)
+        let sources = self.sources.keys().copied();
+        self.by_service
+            .keys()
+            .copied()
+            .chain(serving)
+            .chain(sources)
     }
 
     /// Notes a change; returns the number that may have lost its last entry by it.
@@ -212,6 +243,19 @@ impl<A: Ip> Tables<A> {
                     if keys.is_empty() {
                         self.serving.remove(&key.service);
                         return Some(key.service);
+                    }
+                }
+            }
+            Change::AddSource(key) => self.record_source(*key),
+            Change::RemoveSource(key) => {
+                let service = u32::from_be_bytes(key.service);
+                if let Some(keys) = self.sources.get_mut(&service)
+                    && keys.remove(key)
+                {
+                    self.sources_len -= 1;
+                    if keys.is_empty() {
+                        self.sources.remove(&service);
+                        return Some(service);
                     }
                 }
             }
@@ -235,6 +279,13 @@ impl<A: Ip> Tables<A> {
     fn record_serving(&mut self, key: ServingKey<A>) {
         if self.serving.entry(key.service).or_default().insert(key) {
             self.serving_len += 1;
+        }
+    }
+
+    fn record_source(&mut self, key: SourceRangeKey<A>) {
+        let service = u32::from_be_bytes(key.service);
+        if self.sources.entry(service).or_default().insert(key) {
+            self.sources_len += 1;
         }
     }
 
@@ -264,7 +315,7 @@ impl<A: Ip> Tables<A> {
 fn unsound(value: &Frontend) -> Frontend {
     Frontend {
         service: value.service,
-        pad: u32::MAX,
+        affinity_secs: u32::MAX,
         ..Frontend::default()
     }
 }

@@ -24,7 +24,7 @@ pub use contents::{Contents, Limits, slots_named};
 pub use diff::{Plan, Planned, diff, diff_since};
 pub use family::{
     Ip, backend, frontend_key, frontend_text, protocol_name, protocol_number, serving_key,
-    socket_address,
+    socket_address, source_key, source_range,
 };
 pub use flags::{address_flag_names, frontend_flag_names};
 pub use ids::Ids;
@@ -34,6 +34,6 @@ pub use sets::Sets;
 pub use slots::{Resting, Slots};
 pub use step::{Action, Change, Step};
 pub use view::{
-    AddressView, BackendView, FamilyState, FrontendView, ServingView, SetView, State, StateError,
-    StepView,
+    AddressView, BackendView, FamilyState, FrontendView, ServingView, SetView, SourceView, State,
+    StateError, StepView,
 };

@@ -76,6 +76,7 @@ pub(super) struct Room {
     pub(super) frontends: u32,
     pub(super) addresses: u32,
     pub(super) serving: u32,
+    pub(super) sources: u32,
     limits: Limits,
 }
 
@@ -87,6 +88,7 @@ pub(super) struct Need {
     pub(super) frontends_given: u32,
     pub(super) addresses: u32,
     pub(super) serving: u32,
+    pub(super) sources: u32,
 }
 
 /// Names of the hash maps of one family.
@@ -95,14 +97,17 @@ pub(super) struct MapNames {
     pub(super) frontends: &'static str,
     pub(super) addresses: &'static str,
     pub(super) serving: &'static str,
+    pub(super) sources: &'static str,
 }
 
 impl Room {
-    pub(super) fn new(limits: Limits, frontends: usize, addresses: usize, serving: u32) -> Self {
+    /// What is left, when so many entries are taken.
+    pub(super) fn new(limits: Limits, taken: Need) -> Self {
         Self {
-            frontends: limits.frontends.saturating_sub(frontends as u32),
-            addresses: limits.addresses.saturating_sub(addresses as u32),
-            serving: limits.serving.saturating_sub(serving),
+            frontends: limits.frontends.saturating_sub(taken.frontends),
+            addresses: limits.addresses.saturating_sub(taken.addresses),
+            serving: limits.serving.saturating_sub(taken.serving),
+            sources: limits.sources.saturating_sub(taken.sources),
             limits,
         }
     }
@@ -124,6 +129,10 @@ impl Room {
             let (wanted, free) = (need.serving, self.serving);
             return Err(full(names.serving, wanted, free, limits.serving));
         }
+        if need.sources > self.sources {
+            let (wanted, free) = (need.sources, self.sources);
+            return Err(full(names.sources, wanted, free, limits.sources));
+        }
         if need.frontends > self.frontends + need.frontends_given {
             let (wanted, free) = (need.frontends, self.frontends);
             return Err(full(names.frontends, wanted, free, limits.frontends));
@@ -138,5 +147,6 @@ impl Room {
         self.frontends -= need.frontends;
         self.addresses -= need.addresses;
         self.serving -= need.serving;
+        self.sources -= need.sources;
     }
 }

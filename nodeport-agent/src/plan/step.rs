@@ -7,9 +7,11 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use nodeport_common::{Backend, Frontend, FrontendKey, ServingKey, V4, V6, backend_flags, maps};
+use nodeport_common::{
+    Backend, Frontend, FrontendKey, ServingKey, SourceRangeKey, V4, V6, backend_flags, maps,
+};
 
-use super::family::{Ip, frontend_text, socket_address};
+use super::family::{Ip, frontend_text, socket_address, source_range};
 use super::flags::{address_flag_names, frontend_flag_names};
 
 /// One change of the maps of one address family.
@@ -24,6 +26,8 @@ pub enum Change<A> {
     },
     /// Let UDP flows of a service port stay with an endpoint.
     AddServing(ServingKey<A>),
+    /// Let a range of sources use a service port's restricted front ends.
+    AddSource(SourceRangeKey<A>),
     /// Make a front end name other sets, or create it.
     PutFrontend {
         /// Which front end.
@@ -50,6 +54,8 @@ pub enum Change<A> {
     },
     /// Let UDP flows of a service port no longer stay with an endpoint.
     RemoveServing(ServingKey<A>),
+    /// Let a range of sources no longer use a service port's restricted front ends.
+    RemoveSource(SourceRangeKey<A>),
 }
 
 /// One step of a plan.
@@ -71,6 +77,8 @@ pub enum Action {
     WriteSet,
     /// [`Change::AddServing`].
     AddServing,
+    /// [`Change::AddSource`].
+    AddSource,
     /// [`Change::PutFrontend`].
     PutFrontend,
     /// [`Change::PutAddress`].
@@ -81,6 +89,8 @@ pub enum Action {
     DeleteAddress,
     /// [`Change::RemoveServing`].
     RemoveServing,
+    /// [`Change::RemoveSource`].
+    RemoveSource,
     /// [`Step::RaiseEndpointGeneration`].
     RaiseEndpointGeneration,
 }
@@ -109,6 +119,8 @@ impl<A: Ip> Change<A> {
             Self::DeleteFrontend { .. } => Action::DeleteFrontend,
             Self::DeleteAddress { .. } => Action::DeleteAddress,
             Self::RemoveServing(_) => Action::RemoveServing,
+            Self::AddSource(_) => Action::AddSource,
+            Self::RemoveSource(_) => Action::RemoveSource,
         }
     }
 
@@ -118,6 +130,7 @@ impl<A: Ip> Change<A> {
         match self {
             Self::WriteSet { .. } => A::BACKENDS,
             Self::AddServing(_) | Self::RemoveServing(_) => A::SERVING,
+            Self::AddSource(_) | Self::RemoveSource(_) => A::SOURCES,
             Self::PutFrontend { .. } | Self::DeleteFrontend { .. } => A::FRONTENDS,
             Self::PutAddress { .. } | Self::DeleteAddress { .. } => A::ADDRESSES,
         }
@@ -192,6 +205,8 @@ impl<A: Ip> fmt::Display for Change<A> {
             }
             Self::AddServing(key) => write!(f, "add {}", serving_text(key)),
             Self::RemoveServing(key) => write!(f, "remove {}", serving_text(key)),
+            Self::AddSource(key) => write!(f, "add {}", source_text(key)),
+            Self::RemoveSource(key) => write!(f, "remove {}", source_text(key)),
             Self::PutFrontend { key, value } => {
                 write!(f, "put {} = {}", frontend_text(key), FrontendText(value))
             }
@@ -238,6 +253,9 @@ impl fmt::Display for FrontendText<'_> {
         if value.serving > 0 {
             write!(f, ", {} serving", value.serving)?;
         }
+        if value.affinity_secs > 0 {
+            write!(f, ", affinity {} s", value.affinity_secs)?;
+        }
         write!(f, ", {}", frontend_flag_names(value.flags).join("|"))
     }
 }
@@ -255,4 +273,10 @@ fn backend_text<A: Ip>(backend: &Backend<A>) -> String {
 fn serving_text<A: Ip>(key: &ServingKey<A>) -> String {
     let address = socket_address(key.address, key.port);
     format!("{address} of service {}", key.service)
+}
+
+fn source_text<A: Ip>(key: &SourceRangeKey<A>) -> String {
+    let service = u32::from_be_bytes(key.service);
+    let range = source_range(key).map_or_else(|| format!("{key:?}"), |range| range.to_string());
+    format!("{range} of service {service}")
 }

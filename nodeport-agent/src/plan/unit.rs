@@ -7,9 +7,9 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use imbl::ordmap::DiffItem;
-use nodeport_common::{FrontendKey, ServingKey, V4, V6, frontend_flags};
+use nodeport_common::{FrontendKey, ServingKey, SourceRangeKey, V4, V6, frontend_flags};
 
-use super::family::{Ip, frontend_id, frontend_key, serving_key};
+use super::family::{Ip, frontend_id, frontend_key, serving_key, source_key};
 use super::ids::Fresh;
 use super::installed::{Installed, Tables};
 use super::refusal::Reason;
@@ -24,6 +24,8 @@ pub(super) struct Unit<'a, A> {
     pub(super) members: Vec<(FrontendKey<A>, &'a DesiredFrontend)>,
     /// Endpoints that its UDP flows may keep.
     pub(super) serving: BTreeSet<ServingKey<A>>,
+    /// Who may use its restricted front ends.
+    pub(super) sources: BTreeSet<SourceRangeKey<A>>,
     /// Why it cannot be planned, whatever the maps hold.
     pub(super) fault: Option<Reason>,
 }
@@ -147,11 +149,14 @@ fn unit<'a, A: Ip>(
     } else {
         BTreeSet::new()
     };
+    let sources = desired.sources.get(name);
+    let sources = sources.into_iter().flat_map(|ranges| ranges.iter());
     Some(Unit {
         name,
         id,
         members,
         serving,
+        sources: sources.filter_map(|range| source_key(id, *range)).collect(),
         fault,
     })
 }

@@ -5,11 +5,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use ipnet::IpNet;
 use nodeport_common::{Address, Backend, Frontend, FrontendKey, V4, V6, backend_flags, protocol};
 
 use super::contents::{Contents, Limits};
 use super::diff::Plan;
-use super::family::{Ip, protocol_name, serving_key, socket_address};
+use super::family::{Ip, protocol_name, serving_key, socket_address, source_key, source_range};
 use super::flags::{address_flag_names, address_flags_of, frontend_flag_names, frontend_flags_of};
 use super::ids::Ids;
 use super::installed::{Installed, Tables};
@@ -35,6 +36,9 @@ pub struct FamilyState {
     pub addresses: Vec<AddressView>,
     /// Endpoints that UDP flows may keep.
     pub serving: Vec<ServingView>,
+    /// Who may use restricted front ends.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<SourceView>,
 }
 
 /// A front end.
@@ -55,10 +59,21 @@ pub struct FrontendView {
     pub service_port: Option<String>,
     /// Number of endpoints that UDP flows may keep.
     pub serving: u32,
+    /// For how long a client is sent to the same endpoint again, in seconds; 0 for every connection anew.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub affinity_secs: u32,
     /// The set for clients that are not on this node.
     pub outside: SetView,
     /// The set for Pods of this node.
     pub inside: SetView,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(secs: &u32) -> bool {
+    *secs == 0
 }
 
 /// A backend set.
@@ -95,6 +110,15 @@ pub struct ServingView {
     pub service: u32,
     /// Address and port.
     pub endpoint: SocketAddr,
+}
+
+/// A range of sources that may use a service port's restricted front ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct SourceView {
+    /// Number of the service port.
+    pub service: u32,
+    /// The range.
+    pub range: IpNet,
 }
 
 /// A step of a plan.
@@ -192,6 +216,7 @@ fn family<A: Ip>(tables: &Tables<A>, ids: &Ids) -> FamilyState {
         service: value.service,
         service_port: name(ids, value.service),
         serving: value.serving,
+        affinity_secs: value.affinity_secs,
         outside: set(value.base, value.len),
         inside: set(value.local_base, value.local_len),
     };
@@ -208,6 +233,14 @@ fn family<A: Ip>(tables: &Tables<A>, ids: &Ids) -> FamilyState {
             .map(|key| ServingView {
                 service: key.service,
                 endpoint: socket_address(key.address, key.port),
+            })
+            .collect(),
+        sources: (tables.sources())
+            .filter_map(|key| {
+                Some(SourceView {
+                    service: u32::from_be_bytes(key.service),
+                    range: source_range(&key)?,
+                })
             })
             .collect(),
     }
@@ -231,7 +264,7 @@ fn contents<A: Ip>(state: &FamilyState) -> Result<Contents<A>, StateError> {
             serving: view.serving,
             service: view.service,
             flags: frontend_flags_of(&view.flags).map_err(StateError::Flag)?,
-            pad: 0,
+            affinity_secs: view.affinity_secs,
         };
         for set in [&view.outside, &view.inside] {
             write_set(&mut contents, set)?;
@@ -248,6 +281,11 @@ fn contents<A: Ip>(state: &FamilyState) -> Result<Contents<A>, StateError> {
         let ip = view.endpoint.ip();
         let key = serving_key(view.service, view.endpoint).ok_or(StateError::Family(ip))?;
         contents.serving.push(key);
+    }
+    for view in &state.sources {
+        let ip = view.range.addr();
+        let key = source_key(view.service, view.range).ok_or(StateError::Family(ip))?;
+        contents.sources.push(key);
     }
     Ok(contents)
 }

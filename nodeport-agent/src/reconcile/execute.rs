@@ -9,7 +9,8 @@ use nodeport_common::Address;
 
 use super::report::{Failed, Report};
 use crate::maps::{
-    Addresses, Backends, Entry, Frontends, IpBytes, Map, Partial, Serving, Store, StoreError,
+    Addresses, Backends, Entry, Frontends, HashMap, IpBytes, Map, Partial, Serving, Sources, Store,
+    StoreError,
 };
 use crate::model::desired::Family;
 use crate::plan::{Action, Change, Installed, Plan, Planned, Step};
@@ -152,6 +153,10 @@ impl<'a, S: Store> Execution<'a, S> {
                 Change::AddServing(key) => Some((*key, 1)),
                 _ => None,
             }),
+            Action::AddSource => self.put::<Sources<A>, A>(changes, |change| match change {
+                Change::AddSource(key) => Some((*key, 1)),
+                _ => None,
+            }),
             Action::PutAddress => self.put::<Addresses<A>, A>(changes, |change| match change {
                 Change::PutAddress { address, flags } => {
                     Some((*address, Address { flags: *flags }))
@@ -159,32 +164,25 @@ impl<'a, S: Store> Execution<'a, S> {
                 _ => None,
             }),
             Action::DeleteFrontend => {
-                let keys: Vec<_> = changes
-                    .filter_map(|change| match change {
-                        Change::DeleteFrontend { key } => Some(*key),
-                        _ => None,
-                    })
-                    .collect();
-                self.store.delete::<Frontends<A>>(&keys)
+                self.delete::<Frontends<A>, A>(changes, |change| match change {
+                    Change::DeleteFrontend { key } => Some(*key),
+                    _ => None,
+                })
             }
             Action::DeleteAddress => {
-                let keys: Vec<_> = changes
-                    .filter_map(|change| match change {
-                        Change::DeleteAddress { address } => Some(*address),
-                        _ => None,
-                    })
-                    .collect();
-                self.store.delete::<Addresses<A>>(&keys)
+                self.delete::<Addresses<A>, A>(changes, |change| match change {
+                    Change::DeleteAddress { address } => Some(*address),
+                    _ => None,
+                })
             }
-            Action::RemoveServing => {
-                let keys: Vec<_> = changes
-                    .filter_map(|change| match change {
-                        Change::RemoveServing(key) => Some(*key),
-                        _ => None,
-                    })
-                    .collect();
-                self.store.delete::<Serving<A>>(&keys)
-            }
+            Action::RemoveServing => self.delete::<Serving<A>, A>(changes, |change| match change {
+                Change::RemoveServing(key) => Some(*key),
+                _ => None,
+            }),
+            Action::RemoveSource => self.delete::<Sources<A>, A>(changes, |change| match change {
+                Change::RemoveSource(key) => Some(*key),
+                _ => None,
+            }),
             // Not a change of a family's map.
             Action::RaiseEndpointGeneration => Ok(()),
         };
@@ -201,6 +199,15 @@ impl<'a, S: Store> Execution<'a, S> {
     ) -> Result<(), Partial> {
         let entries: Vec<Entry<M>> = changes.filter_map(entry).collect();
         self.store.put::<M>(&entries)
+    }
+
+    fn delete<'s, M: HashMap, A: 's>(
+        &mut self,
+        changes: impl Iterator<Item = &'s Change<A>>,
+        key: impl Fn(&Change<A>) -> Option<M::Key>,
+    ) -> Result<(), Partial> {
+        let keys: Vec<M::Key> = changes.filter_map(key).collect();
+        self.store.delete::<M>(&keys)
     }
 
     /// Writes the slots of several sets in one go. A set counts as written only if all of its slots were.

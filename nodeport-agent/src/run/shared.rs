@@ -13,14 +13,17 @@ use tokio::sync::watch;
 use crate::config::{Ignored, Settings};
 use crate::datapath::devices::{DeviceState, Observed};
 use crate::datapath::{Config, XdpPolicy};
-use crate::flows::Walked;
-use crate::maps::KernelStore;
+use crate::flows::{SnatPorts, Walked};
+use crate::maps::{KernelStore, Store as _};
 use crate::model::Reports;
 use crate::model::desired::ServicePortName;
 use crate::observe::contents::Names;
 use crate::observe::service_health::ServiceHealth;
 use crate::observe::{Status, SyncStatus, counters};
-use crate::source::{self, kubernetes::Progress};
+use crate::source::{self, Trouble, kubernetes::Progress};
+
+/// What the server of `--healthz-bind-address` is called.
+pub(super) const HEALTH_SERVER: &str = "the health server";
 
 /// The collected picture.
 #[derive(Debug)]
@@ -39,6 +42,7 @@ pub(super) struct Shared {
     observed: watch::Receiver<Observed>,
     synced: Mutex<Synced>,
     flows: Mutex<BTreeMap<String, u64>>,
+    snat: Mutex<BTreeMap<String, SnatPorts>>,
     /// Servers that cannot listen, and why.
     deaf: Mutex<BTreeMap<&'static str, String>>,
     service_health: OnceLock<Arc<ServiceHealth>>,
@@ -54,6 +58,8 @@ pub(super) struct Synced {
     pub(super) sync: Option<SyncStatus>,
     pub(super) rejected: Reports,
     pub(super) counts: BTreeMap<String, u64>,
+    /// Entries of the maps that the plan fills.
+    pub(super) entries: BTreeMap<String, u64>,
     /// Service ports by number.
     pub(super) names: OrdMap<u32, Arc<ServicePortName>>,
 }
@@ -76,6 +82,7 @@ impl Shared {
             observed,
             synced: Mutex::default(),
             flows: Mutex::default(),
+            snat: Mutex::default(),
             deaf: Mutex::default(),
             service_health: OnceLock::new(),
             source: OnceLock::new(),
@@ -96,6 +103,25 @@ impl Shared {
             Some(problem) => deaf.insert(what, problem),
             None => deaf.remove(what),
         };
+    }
+
+    /// What is wrong with parts of this agent, for whoever looks after Services and Node (behaviours 15.9, 16.6).
+    pub(super) fn troubles(&self) -> Vec<Trouble> {
+        let deaf = self.deaf.lock().unwrap_or_else(PoisonError::into_inner);
+        let servers = deaf.iter().map(|(what, note)| Trouble {
+            service: None,
+            reason: if *what == HEALTH_SERVER {
+                "FailedToStartProxierHealthcheck"
+            } else {
+                "FailedToStartMetricServer"
+            },
+            action: "StartKubeProxy",
+            note: note.clone(),
+        });
+        let checks = self.service_health.get().into_iter();
+        servers
+            .chain(checks.flat_map(|checks| checks.troubles()))
+            .collect()
     }
 
     /// Health checks of Services have listeners from now on.
@@ -131,10 +157,22 @@ impl Shared {
     pub(super) fn walked(&self, map: &'static str, walked: Walked) {
         let mut flows = self.flows.lock().unwrap_or_else(PoisonError::into_inner);
         let name = map.to_lowercase();
+        self.snat().insert(name.clone(), walked.snat);
         flows.insert(format!("{name}_entries"), walked.seen);
         *flows.entry("flows_expired".to_owned()).or_default() += walked.expired;
         *flows.entry("flows_mended".to_owned()).or_default() += walked.mended;
         *flows.entry("flow_orphans_removed".to_owned()).or_default() += walked.orphans;
+    }
+
+    fn snat(&self) -> MutexGuard<'_, BTreeMap<String, SnatPorts>> {
+        self.snat.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Source ports towards one backend.
+    fn snat_ports(&self) -> u64 {
+        let control = self.store.get().and_then(|store| store.control().ok());
+        let segments = control.map(|control| control.snat).unwrap_or_default();
+        segments.iter().map(|one| u64::from(one.count)).sum()
     }
 
     fn capacities(&self) -> BTreeMap<String, u64> {
@@ -199,6 +237,9 @@ impl Shared {
                 .filter_map(|report| serde_json::to_value(report).ok())
                 .collect(),
             capacities: self.capacities(),
+            entries: synced.entries,
+            snat_ports: self.snat_ports(),
+            snat: self.snat().clone(),
             not_honoured: self.not_honoured.clone(),
             outcomes,
         }

@@ -6,14 +6,16 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use k8s_openapi::jiff::Timestamp;
 use nodeport_common::protocol;
 use tokio::sync::watch;
 
-use super::shared::Shared;
+use super::shared::{HEALTH_SERVER, Shared};
 use super::totals::{Renamed, Totals, Traffic};
+use super::waiting::Waiting;
 use super::{Agent, RunError};
 use crate::cli::RunArgs;
 use crate::config::Settings;
@@ -27,6 +29,8 @@ use crate::observe::metrics::Metrics;
 use crate::observe::service_health::{ServiceHealth, Wanted};
 use crate::observe::surface::{self, Shown};
 use crate::reconcile::Report;
+use crate::source::News;
+use crate::source::kubernetes::Voice;
 
 /// What the loop tells.
 pub(super) struct Surface {
@@ -34,6 +38,7 @@ pub(super) struct Surface {
     metrics: Arc<Metrics>,
     checks: watch::Sender<Wanted>,
     tally: Arc<Mutex<Tally>>,
+    waiting: Mutex<Waiting>,
 }
 
 impl Surface {
@@ -66,6 +71,16 @@ impl Surface {
         }
     }
 
+    /// What changed, as the source tells it.
+    pub(super) fn news(&self, news: News) {
+        self.metrics.changed(news.services, news.endpoint_slices);
+        self.waiting().add(news.triggers);
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Something is to be written.
     pub(super) fn queued(&self) {
         self.health.queued(Instant::now());
@@ -90,7 +105,13 @@ impl Surface {
             {
                 self.health.updated(family, moment(SystemTime::now()));
                 self.metrics.written(family);
+                for took in self.waiting().written(family, Timestamp::now()) {
+                    self.metrics.programmed(family, took);
+                }
             }
+        }
+        if report.failed.is_empty() {
+            self.metrics.nothing_pending();
         }
         self.health
             .set_node_eligible(snapshot.node().is_some_and(|node| !node.is_leaving));
@@ -164,13 +185,7 @@ impl Agent {
         self.spawn("health checks of Services", service_health.run(wanted));
         let hard = settings.kube_proxy.bind_address_hard_fail;
         let answers = surface::health(Arc::clone(&health), Arc::clone(&metrics));
-        self.serve_at(
-            "the health server",
-            settings.health(),
-            answers,
-            hard,
-            shared,
-        )?;
+        self.serve_at(HEALTH_SERVER, settings.health(), answers, hard, shared)?;
         let (of, judge, status) = (
             Arc::clone(&metrics),
             Arc::clone(&health),
@@ -201,7 +216,20 @@ impl Agent {
             metrics,
             checks,
             tally,
+            waiting: Mutex::default(),
         })
+    }
+
+    /// Tells the source, again and again, what of this agent does not work.
+    pub(super) fn complain(&mut self, voice: Option<Voice>, shared: &Arc<Shared>) {
+        let Some(voice) = voice else { return };
+        let shared = Arc::clone(shared);
+        self.spawn("events", async move {
+            loop {
+                voice.say(&shared.troubles());
+                tokio::time::sleep(http::AGAIN).await;
+            }
+        });
     }
 
     /// Starts a server, if it has an address. One whose address is taken is tried again, or an error if the operator wants that (16.6).

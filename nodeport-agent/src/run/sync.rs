@@ -21,6 +21,7 @@ use crate::model::{
     Compiled, Compiler, Desired, HostAddress, Objects, Severity, Snapshot, snapshot,
 };
 use crate::observe::SyncStatus;
+use crate::plan::{Installed, Ip, Tables};
 use crate::reconcile::{Clock, Reconciler, Report};
 use crate::source::{Source, Update};
 
@@ -137,8 +138,9 @@ impl<S: Store, C: Clock> Sync<S, C> {
         loop {
             tokio::select! {
                 next = self.source.next() => match next {
-                    Some(Update { objects: next, since: received }) => {
+                    Some(Update { objects: next, since: received, news }) => {
                         objects = Some(next);
+                        self.surface.news(news);
                         since.get_or_insert(received);
                         schedule.changed(Instant::now());
                         self.surface.queued();
@@ -247,6 +249,7 @@ impl<S: Store, C: Clock> Sync<S, C> {
         synced.ready |= report.failed.is_empty();
         synced.rejected = compiled.reports.clone();
         synced.counts = counts(snapshot, &compiled.desired, &self.totals);
+        synced.entries = entries(self.reconciler.installed());
         synced.names = self.reconciler.installed().ids().names();
         synced.sync = Some(SyncStatus {
             at: seconds(SystemTime::now()),
@@ -255,9 +258,31 @@ impl<S: Store, C: Clock> Sync<S, C> {
                 .map(|latency| u64::try_from(latency.as_micros()).unwrap_or(u64::MAX)),
             total: before.total + 1,
             steps: report.steps as u64,
+            retries: before.retries + u64::from(report.retry_after.is_some()),
             errors,
         });
     }
+}
+
+/// Entries of the maps that the plan fills.
+fn entries(installed: &Installed) -> BTreeMap<String, u64> {
+    fn family<A: Ip>(tables: &Tables<A>) -> [(&'static str, u64); 4] {
+        let slots = tables.sets().slots();
+        [
+            (A::FRONTENDS, tables.frontends().len() as u64),
+            (
+                A::BACKENDS,
+                u64::from(slots.capacity().saturating_sub(slots.available())),
+            ),
+            (A::ADDRESSES, tables.addresses().len() as u64),
+            (A::SERVING, u64::from(tables.serving_len())),
+        ]
+    }
+    let both = family(installed.v4())
+        .into_iter()
+        .chain(family(installed.v6()));
+    both.map(|(map, entries)| (map.to_lowercase(), entries))
+        .collect()
 }
 
 /// What was not done, in words.

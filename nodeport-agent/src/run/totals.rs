@@ -128,6 +128,8 @@ mod tests {
                 protocol: Protocol::Tcp,
             },
             policy_local: true,
+            affinity_secs: 0,
+            restricted: false,
             outside: Arc::clone(&set),
             inside: set,
         })

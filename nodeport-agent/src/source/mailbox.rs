@@ -1,13 +1,14 @@
 //! The latest complete set of objects on its way from a source to who applies it.
 //!
 //! Owns the hand-over. It refuses to know either end. Invariant: a set that was not taken gives way to the next one, but the time of
-//! its oldest change stays: a latency counts from there.
+//! its oldest change stays, because a latency counts from there, and so does what changed in it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::News;
 use crate::model::Objects;
 
 /// A complete set.
@@ -17,6 +18,8 @@ pub struct Update {
     pub objects: Arc<Objects>,
     /// When the oldest change in it was received.
     pub since: Instant,
+    /// What changed since the set that was taken before.
+    pub news: News,
 }
 
 /// The end that gives.
@@ -48,13 +51,14 @@ pub(super) fn mailbox() -> (Giver, Taker) {
 
 impl Giver {
     /// Puts a set in the place of one that was not taken.
-    pub(super) fn give(&self, update: Update) {
+    pub(super) fn give(&self, mut update: Update) {
         let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = state
-            .update
-            .as_ref()
-            .map_or(update.since, |older| older.since.min(update.since));
-        state.update = Some(Update { since, ..update });
+        if let Some(older) = state.update.take() {
+            update.since = older.since.min(update.since);
+            let later = std::mem::replace(&mut update.news, older.news);
+            update.news.add(later);
+        }
+        state.update = Some(update);
         drop(state);
         self.0.news.notify_one();
     }
@@ -94,6 +98,13 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
+    fn news(services: u64) -> News {
+        News {
+            services,
+            ..News::default()
+        }
+    }
+
     #[tokio::test]
     async fn the_latest_set_is_taken_with_the_time_of_the_oldest_change() {
         let (giver, mut taker) = mailbox();
@@ -102,21 +113,26 @@ mod tests {
         giver.give(Update {
             objects: old,
             since: start,
+            news: news(1),
         });
         giver.give(Update {
             objects: Arc::clone(&new),
             since: start + Duration::from_secs(1),
+            news: news(2),
         });
         let taken = taker.take().await.expect("a set");
         assert!(Arc::ptr_eq(&taken.objects, &new));
         assert_eq!(taken.since, start);
+        assert_eq!(taken.news, news(3));
         giver.give(Update {
             objects: new,
             since: start + Duration::from_secs(2),
+            news: news(4),
         });
         drop(giver);
         let taken = taker.take().await.expect("the last set is not lost");
         assert_eq!(taken.since, start + Duration::from_secs(2));
+        assert_eq!(taken.news, news(4));
         assert!(taker.take().await.is_none());
     }
 }

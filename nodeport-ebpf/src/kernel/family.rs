@@ -9,7 +9,8 @@ use nodeport_ebpf::scratch::Scratch;
 use nodeport_ebpf::wire::parse::Parse;
 
 use super::maps::{
-    self, Addresses, Backends, Flows, Fragments, Frontends, Pending, Scratches, Serving,
+    self, Addresses, Affinities, Backends, Flows, Fragments, Frontends, Pending, Scratches,
+    Serving, Sources,
 };
 
 /// A family as the kernel's tables know it.
@@ -23,6 +24,8 @@ pub(crate) trait KernelFamily: Parse {
     fn frontends() -> &'static Frontends<Self>;
     fn backends() -> &'static Backends<Self>;
     fn serving() -> &'static Serving<Self>;
+    fn affinity() -> &'static Affinities<Self>;
+    fn sources() -> &'static Sources<Self>;
     fn flows() -> &'static Flows<Self>;
     fn pending() -> &'static Pending<Self>;
     fn fragments() -> &'static Fragments<Self>;
@@ -53,6 +56,12 @@ impl KernelFamily for V4 {
     }
     fn serving() -> &'static Serving<V4> {
         &maps::SERVING4
+    }
+    fn affinity() -> &'static Affinities<V4> {
+        &maps::AFFINITY4
+    }
+    fn sources() -> &'static Sources<V4> {
+        &maps::SOURCES4
     }
     fn flows() -> &'static Flows<V4> {
         &maps::FLOWS4
@@ -105,6 +114,12 @@ impl KernelFamily for V6 {
     }
     fn serving() -> &'static Serving<V6> {
         &maps::SERVING6
+    }
+    fn affinity() -> &'static Affinities<V6> {
+        &maps::AFFINITY6
+    }
+    fn sources() -> &'static Sources<V6> {
+        &maps::SOURCES6
     }
     fn flows() -> &'static Flows<V6> {
         &maps::FLOWS6

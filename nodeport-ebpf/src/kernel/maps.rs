@@ -3,11 +3,11 @@
 use core::cell::Cell;
 
 use aya_ebpf::bindings::bpf_fib_lookup;
-use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 use nodeport_common::{
-    Address, Backend, Control, Counters, Device, FlowKey, FragmentKey, FragmentPorts, Frontend,
-    FrontendKey, Hook, SNAT_CURSORS_LEN, ServingKey, TokenBucket, V4, V6,
+    Address, Affinity, AffinityKey, Backend, Control, Counters, Device, FlowKey, FragmentKey,
+    FragmentPorts, Frontend, FrontendKey, Hook, SNAT_CURSORS_LEN, ServingKey, TokenBucket, V4, V6,
 };
 use nodeport_ebpf::scratch::Scratch;
 use nodeport_ebpf::tables::Entry;
@@ -21,10 +21,26 @@ pub(crate) type Addresses<A> = HashMap<A, Address, 65536, ON_DEMAND>;
 pub(crate) type Frontends<A> = HashMap<FrontendKey<A>, Frontend, 65536, ON_DEMAND>;
 pub(crate) type Backends<A> = Array<Backend<A>, 262_144>;
 pub(crate) type Serving<A> = HashMap<ServingKey<A>, u32, 262_144, ON_DEMAND>;
+pub(crate) type Affinities<A> = LruHashMap<AffinityKey<A>, Affinity<A>, 65536>;
+pub(crate) type Sources<A> = LpmTrie<Source<A>, u32, 65536>;
 pub(crate) type Flows<A> = HashMap<FlowKey<A>, Entry<A>, 262_144, ON_DEMAND>;
 pub(crate) type Pending<A> = LruHashMap<FlowKey<A>, Entry<A>, 65536>;
 pub(crate) type Fragments<A> = LruHashMap<FragmentKey<A>, FragmentPorts, 8192>;
 pub(crate) type Scratches<A> = PerCpuArray<Scratch<A>, { Hook::ALL.len() }>;
+
+/// What follows the length of the prefix in a [`nodeport_common::SourceRangeKey`].
+#[repr(C)]
+pub(crate) struct Source<A> {
+    pub(crate) service: [u8; 4],
+    pub(crate) address: A,
+}
+
+const _: () = {
+    use aya_ebpf::btf_maps::lpm_trie::Key;
+    use nodeport_common::SourceRangeKey;
+    assert!(size_of::<Key<Source<V4>>>() == size_of::<SourceRangeKey<V4>>());
+    assert!(size_of::<Key<Source<V6>>>() == size_of::<SourceRangeKey<V6>>());
+};
 
 #[btf_map]
 pub(crate) static CONTROL: Array<Control, 1> = Array::new();
@@ -58,6 +74,14 @@ pub(crate) static BACKENDS6: Backends<V6> = Array::new();
 pub(crate) static SERVING4: Serving<V4> = HashMap::new();
 #[btf_map]
 pub(crate) static SERVING6: Serving<V6> = HashMap::new();
+#[btf_map]
+pub(crate) static AFFINITY4: Affinities<V4> = LruHashMap::new();
+#[btf_map]
+pub(crate) static AFFINITY6: Affinities<V6> = LruHashMap::new();
+#[btf_map]
+pub(crate) static SOURCES4: Sources<V4> = LpmTrie::new();
+#[btf_map]
+pub(crate) static SOURCES6: Sources<V6> = LpmTrie::new();
 #[btf_map]
 pub(crate) static FLOWS4: Flows<V4> = HashMap::new();
 #[btf_map]

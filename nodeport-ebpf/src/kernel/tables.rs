@@ -7,10 +7,11 @@ use aya_ebpf::bindings::{
     BPF_F_NO_PREALLOC, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LOOKUP_SRC,
     BPF_NOEXIST, bpf_fib_lookup, bpf_sock, bpf_sock_tuple,
 };
+use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::generated;
 use nodeport_common::{
-    Backend, Control, Device, FlowKey, FragmentKey, FragmentPorts, Frontend, FrontendKey, Hook,
-    NextHop, ServingKey, control_flags, device_flags, protocol,
+    Affinity, AffinityKey, Backend, Control, Device, FlowKey, FragmentKey, FragmentPorts, Frontend,
+    FrontendKey, Hook, NextHop, ServingKey, SourceRangeKey, control_flags, device_flags, protocol,
 };
 use nodeport_ebpf::tables::{Entry, InsertError, Route, RouteQuery, RouteStatus, Tables};
 use nodeport_ebpf::{originate, select};
@@ -18,7 +19,7 @@ use nodeport_ebpf::{originate, select};
 use super::devices::known;
 use super::family::KernelFamily;
 use super::maps::{
-    ADDRESS_ROW, CONTROL, DESTINATIONS, DEVICES, FIB, PORT_ROW, REJECTS, SNAT_CURSORS,
+    ADDRESS_ROW, CONTROL, DESTINATIONS, DEVICES, FIB, PORT_ROW, REJECTS, SNAT_CURSORS, Source,
 };
 
 const _: () = assert!(BPF_F_NO_PREALLOC == 1);
@@ -136,6 +137,26 @@ impl<A: KernelFamily, H: AtHook> Tables<A> for KernelTables<H> {
     #[inline(always)]
     fn serves(&self, key: &ServingKey<A>) -> bool {
         A::serving().get_ptr(key).is_some()
+    }
+
+    #[inline(always)]
+    fn affinity(&self, key: &AffinityKey<A>) -> Option<&Affinity<A>> {
+        // SAFETY: readable for the packet's life (RCU). An evicted element may be given to another client while we hold it: what it
+        // says then is looked for in the set, and passed over or as good as any.
+        unsafe { A::affinity().get(key) }
+    }
+
+    #[inline(always)]
+    fn remember_affinity(&self, key: &AffinityKey<A>, sent: &Affinity<A>) {
+        let _ = A::affinity().insert(key, sent, 0);
+    }
+
+    #[inline(always)]
+    fn is_in_source_ranges(&self, source: &SourceRangeKey<A>) -> bool {
+        let key = core::ptr::from_ref(source).cast::<Key<Source<A>>>();
+        // SAFETY: both are a length, four bytes and an address, without padding (sizes are asserted beside the map); `Key` is packed, so
+        // any place is aligned for it. (Made on the stack, its words would lie where the verifier refuses them.)
+        A::sources().get(unsafe { &*key }).is_some()
     }
 
     #[inline(always)]

@@ -1,5 +1,6 @@
 //! The two ways a packet can come by: into the node ([`ingress`]) and out of its stack ([`egress`]). Read these first.
 
+mod affinity;
 pub mod egress;
 pub mod ingress;
 pub(crate) mod known;

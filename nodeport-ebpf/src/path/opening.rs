@@ -8,11 +8,10 @@ use nodeport_common::{
     device_flags, flow_flags, frontend_flags, protocol,
 };
 
-use super::{Stop, way};
+use super::{Stop, affinity, way};
 use crate::nat::ports;
 use crate::originate::Cause;
 use crate::scratch::Scratch;
-use crate::select;
 use crate::tables::{Entry, InsertError, RouteStatus, Tables};
 use crate::wire::parse::Segment;
 use crate::wire::{Family, tcp};
@@ -53,6 +52,9 @@ pub(super) fn first<'t, A: Family, T: Tables<A>>(
     let segment = &scratch.segment;
     let frontend = find(tables, &segment.key, &mut scratch.frontend).ok_or(Outcome::Untouched)?;
     admit(tables, segment)?;
+    if frontend.flags & frontend_flags::SOURCE_RANGES != 0 && !may_come(tables, scratch, frontend) {
+        return Err(Stop::Drop(Outcome::DroppedSourceRange));
+    }
     let from_pod = tables.device().flags & device_flags::POD != 0;
     let (base, len, drop_flag) = if from_pod {
         (
@@ -63,8 +65,11 @@ pub(super) fn first<'t, A: Family, T: Tables<A>>(
     } else {
         (frontend.base, frontend.len, frontend_flags::DROP_IF_EMPTY)
     };
-    let slot = base.wrapping_add(select::index(&segment.key, tables.control().seed, len));
-    let backend = if len == 0 { None } else { tables.backend(slot) };
+    let backend = if len == 0 {
+        None
+    } else {
+        affinity::choose(tables, scratch, frontend, base, len)
+    };
     let Some(backend) = backend else {
         if T::HOOK == Hook::Xdp {
             return Err(Outcome::LeftToTc.into());
@@ -75,9 +80,25 @@ pub(super) fn first<'t, A: Family, T: Tables<A>>(
         return Err(Stop::Answer(Cause::PortUnreachable));
     };
     let flags = entry_flags(frontend, backend);
-    let ours = needs_our_address(segment, frontend, backend, from_pod);
+    let ours = needs_our_address(&scratch.segment, frontend, backend, from_pod);
     ask_route(tables, scratch, backend, ours, from_pod)?;
-    open(tables, scratch, backend, flags)
+    let entry = open(tables, scratch, backend, flags)?;
+    affinity::remember(tables, scratch, frontend, backend);
+    Ok(entry)
+}
+
+/// Whether the client is in one of the service port's source ranges.
+#[inline(always)]
+fn may_come<A: Family, T: Tables<A>>(
+    tables: &T,
+    scratch: &mut Scratch<A>,
+    frontend: &Frontend,
+) -> bool {
+    let source = &mut scratch.source;
+    source.prefix_len = 32 + 8 * size_of::<A>() as u32;
+    source.service = frontend.service.to_be_bytes();
+    scratch.segment.key.source.copy_to(&mut source.address);
+    tables.is_in_source_ranges(source)
 }
 
 /// Whether a packet for a front end may open a flow.

@@ -7,8 +7,8 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use nodeport_common::{
-    Address, Backend, Control, Device, FlowKey, FragmentKey, FragmentPorts, Frontend, FrontendKey,
-    Hook, NextHop, ServingKey, V4, V6, device_flags,
+    Address, Affinity, AffinityKey, Backend, Control, Device, FlowKey, FragmentKey, FragmentPorts,
+    Frontend, FrontendKey, Hook, NextHop, ServingKey, SourceRangeKey, V4, V6, device_flags,
 };
 
 use super::map::Map;
@@ -70,6 +70,10 @@ pub struct FamilyTables<A: SimFamily> {
     pub backends: Vec<Backend<A>>,
     /// `SERVING`.
     pub serving: BTreeSet<ServingKey<A>>,
+    /// `AFFINITY`.
+    pub affinity: Map<AffinityKey<A>, Affinity<A>>,
+    /// `SOURCES`.
+    pub sources: BTreeSet<SourceRangeKey<A>>,
     /// `FLOWS`.
     pub flows: Map<FlowKey<A>, Entry<A>>,
     /// `DESTINATIONS`: addresses, without those that share a place with them.
@@ -95,6 +99,8 @@ impl<A: SimFamily> Default for FamilyTables<A> {
             frontends: BTreeMap::new(),
             backends: Vec::new(),
             serving: BTreeSet::new(),
+            affinity: Map::lru(65536),
+            sources: BTreeSet::new(),
             flows: Map::hash(262_144),
             addresses_noted: RefCell::default(),
             ports_noted: RefCell::default(),
@@ -179,6 +185,24 @@ impl<A: SimFamily, const HOOK: usize> Tables<A> for View<'_, A, HOOK> {
 
     fn serves(&self, key: &ServingKey<A>) -> bool {
         self.tables.serving.contains(key)
+    }
+
+    fn affinity(&self, key: &AffinityKey<A>) -> Option<&Affinity<A>> {
+        self.tables.affinity.get(key)
+    }
+
+    fn remember_affinity(&self, key: &AffinityKey<A>, sent: &Affinity<A>) {
+        // As in the kernel: whoever cannot be remembered is sent anywhere next time.
+        let _ = self.tables.affinity.put(*key, *sent);
+    }
+
+    fn is_in_source_ranges(&self, source: &SourceRangeKey<A>) -> bool {
+        let mut ranges = self.tables.sources.iter();
+        ranges.any(|range| {
+            let prefix = range.prefix_len as usize - 32;
+            range.service == source.service
+                && common_bits(&range.address, &source.address) >= prefix
+        })
     }
 
     fn may_have_flows(&self, key: &FlowKey<A>) -> bool {

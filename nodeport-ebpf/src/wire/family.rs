@@ -2,6 +2,8 @@
 //!
 //! Owns the positions of fields in the IPv4 and IPv6 headers. Invariant: no other file tells the two apart.
 
+use core::cmp::Ordering;
+
 use nodeport_common::{V4, V6, protocol};
 
 use super::checksum::{Diff, Sum, add, updated};
@@ -38,6 +40,9 @@ pub trait Family: Copy + Eq + Default + 'static {
 
     /// Writes the address into another place. Of a plain assignment LLVM makes, for IPv6, a call of `memmove`: a loop over bytes.
     fn copy_to(&self, place: &mut Self);
+
+    /// Which of two addresses comes first, byte by byte. Of a plain comparison LLVM makes a call of `memcmp`: a loop over bytes.
+    fn order(&self, other: &Self) -> Ordering;
 
     /// Adds the change from `self` to `new` to a checksum difference.
     fn diff(&self, new: &Self, diff: Diff) -> Diff;
@@ -97,6 +102,11 @@ impl Family for V4 {
     #[inline(always)]
     fn copy_to(&self, place: &mut Self) {
         *place = *self;
+    }
+
+    #[inline(always)]
+    fn order(&self, other: &Self) -> Ordering {
+        u32::from_be_bytes(*self).cmp(&u32::from_be_bytes(*other))
     }
 
     #[inline(always)]
@@ -194,6 +204,14 @@ impl Family for V6 {
         for (to, from) in halves.zip(self.as_chunks::<8>().0) {
             *to = *from;
         }
+    }
+
+    #[inline(always)]
+    fn order(&self, other: &Self) -> Ordering {
+        let halves = self.as_chunks::<8>().0.iter().zip(other.as_chunks::<8>().0);
+        halves.fold(Ordering::Equal, |order, (one, other)| {
+            order.then(u64::from_be_bytes(*one).cmp(&u64::from_be_bytes(*other)))
+        })
     }
 
     #[inline(always)]

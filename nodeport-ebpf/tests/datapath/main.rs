@@ -13,6 +13,7 @@ mod sums;
 mod trip;
 mod world;
 
+mod affinity;
 mod answers;
 mod fragments;
 mod front_ends;

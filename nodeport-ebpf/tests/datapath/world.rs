@@ -160,7 +160,7 @@ impl<A: Places> World<A> {
             serving: 0,
             service: 1,
             flags,
-            pad: 0,
+            affinity_secs: 0,
         };
         self.tables_mut().frontends.insert(key, frontend);
     }

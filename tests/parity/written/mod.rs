@@ -1,6 +1,7 @@
 //! Written packets: each kind of rewriting, and each outcome that a kernel can be brought to.
 
 mod answers;
+mod choice;
 mod flows;
 mod kernel_tables;
 
@@ -23,13 +24,15 @@ impl<A: Text + Ip + IpBytes> Both for A {}
 type Scene = (&'static str, fn(&mut Kernel) -> Result<()>);
 
 fn all<A: Both>() {
-    let scenes: [Scene; 13] = [
+    let scenes: [Scene; 15] = [
         ("connections", flows::connections::<A>),
         ("through the stack", flows::through_the_stack::<A>),
         ("Pods", flows::pods::<A>),
         ("a Pod that reaches itself", flows::hairpin::<A>),
         ("datagrams", flows::datagrams::<A>),
         ("stale flows", flows::stale::<A>),
+        ("session affinity", choice::affinity::<A>),
+        ("source ranges", choice::source_ranges::<A>),
         ("answers", answers::answers::<A>),
         ("too big and used up", answers::too_big::<A>),
         ("routes", kernel_tables::routes::<A>),

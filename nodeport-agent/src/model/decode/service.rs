@@ -3,15 +3,23 @@
 //! Owns which fields of a Service count. It refuses to know other objects: conflicts between Services are found later.
 //! Invariant: at most one ClusterIP of each family, and no port without a number.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use crate::model::address::{parse_address, special};
+use ipnet::IpNet;
+
+use crate::model::address::{parse_address, parse_cidr, special};
 use crate::model::desired::{Family, Protocol};
 use crate::model::field::Field;
 use crate::model::objects::{
     Entry, Exemption, Meta, Service, ServicePort, ServiceType, TrafficPolicy,
 };
 use crate::model::report::Reason;
+
+/// How long a client is sent to the same endpoint again, unless the Service says, in seconds (behaviours 2.5).
+const AFFINITY_SECS: u32 = 10_800;
+/// The longest such time that the API allows, in seconds (behaviours 11.3).
+const AFFINITY_SECS_MAX: u32 = 86_400;
 
 /// Label that gives a Service to another proxy (behaviours 1.3).
 const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
@@ -48,15 +56,18 @@ pub(super) fn read(root: &Field<'_, '_>, meta: Meta) -> Option<Service> {
         external_policy: policy(&spec.key("externalTrafficPolicy")),
         internal_policy: policy(&spec.key("internalTrafficPolicy")),
         health_check_node_port: spec.key("healthCheckNodePort").port(),
+        affinity_secs: 0,
+        source_ranges: BTreeSet::new(),
     };
     if exemption.is_none() {
         service.cluster_ips = cluster_ips(&spec);
         service.external_ips = external_ips(&spec);
-        if !has_source_ranges(&spec) {
+        if let Some(ranges) = source_ranges(&spec) {
             service.load_balancer_ips = load_balancer_ips(root);
+            service.source_ranges = ranges;
         }
         service.ports = ports(&spec);
-        not_honoured(&spec);
+        service.affinity_secs = affinity_secs(&spec);
     } else if exemption == Some(Exemption::NoClusterIp) {
         spec.key("clusterIP").problem(Reason::NoClusterIp);
     }
@@ -237,23 +248,37 @@ fn policy(field: &Field<'_, '_>) -> TrafficPolicy {
     )
 }
 
-fn not_honoured(spec: &Field<'_, '_>) {
-    let affinity = spec.key("sessionAffinity");
+/// `sessionAffinity`; 0 is none. A time that is missing or invalid is the usual one.
+fn affinity_secs(spec: &Field<'_, '_>) -> u32 {
     let words = &[("None", false), ("ClientIP", true)];
-    if affinity.word_or(false, "None, ClientIP", words) {
-        affinity.problem(Reason::NotHonoured(
-            "ClientIP is not honoured yet: every connection is balanced anew",
-        ));
+    if !(spec.key("sessionAffinity")).word_or(false, "None, ClientIP", words) {
+        return 0;
     }
+    let config = spec.key("sessionAffinityConfig");
+    let client_ip = config.key("clientIP");
+    let given = client_ip.key("timeoutSeconds").within(1, AFFINITY_SECS_MAX);
+    given.unwrap_or(AFFINITY_SECS)
 }
 
-/// Whether the Service restricts who may use its load balancer's addresses. That is not honoured yet, so those addresses are not proxied at all:
-/// whoever wrote the ranges relies on them.
-fn has_source_ranges(spec: &Field<'_, '_>) -> bool {
-    let ranges = spec.key("loadBalancerSourceRanges");
-    let restricted = ranges.items().next().is_some();
-    if restricted {
-        ranges.problem(Reason::SourceRangesNotHonoured);
+/// The networks that may use the load balancer's addresses; entries that are none are left out (behaviours 2.3). `None` if there are
+/// entries and none of them is one.
+fn source_ranges(spec: &Field<'_, '_>) -> Option<BTreeSet<IpNet>> {
+    let list = spec.key("loadBalancerSourceRanges");
+    let mut any = false;
+    let mut ranges = BTreeSet::new();
+    for entry in list.items() {
+        any = true;
+        let Some(text) = entry.text() else { continue };
+        match parse_cidr(text) {
+            Some(range) => {
+                ranges.insert(range);
+            }
+            None => entry.problem(Reason::NotACidr(text.to_owned())),
+        }
     }
-    restricted
+    if any && ranges.is_empty() {
+        list.problem(Reason::NoSourceRange);
+        return None;
+    }
+    Some(ranges)
 }

@@ -81,6 +81,16 @@ metrics! { KUBE_PROXY, "Metrics with kube-proxy's names, labels and buckets.":
         "When everything that was wanted was last written, in seconds since 1970.";
     LAST_QUEUED = "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds", Gauge, ["ip_family"],
         "When an update last became due, in seconds since 1970.";
+    ENDPOINT_CHANGES_PENDING = "kubeproxy_sync_proxy_rules_endpoint_changes_pending", Gauge, [],
+        "Changes of EndpointSlices that are not in the maps yet.";
+    ENDPOINT_CHANGES = "kubeproxy_sync_proxy_rules_endpoint_changes_total", Counter, [],
+        "Changes of EndpointSlices: additions, updates that change something, and removals.";
+    SERVICE_CHANGES_PENDING = "kubeproxy_sync_proxy_rules_service_changes_pending", Gauge, [],
+        "Changes of Services that are not in the maps yet.";
+    SERVICE_CHANGES = "kubeproxy_sync_proxy_rules_service_changes_total", Counter, [],
+        "Changes of Services, likewise.";
+    PROGRAMMING = "kubeproxy_network_programming_duration_seconds", Histogram(Buckets::Programming), ["ip_family"],
+        "From the time at which the cluster says that endpoints changed (annotation `endpoints.kubernetes.io/last-change-trigger-time`, whole seconds) until the change is in the maps. Only of changes since the agent started, and not of removals of slices.";
     NO_LOCAL = "kubeproxy_sync_proxy_rules_no_local_endpoints_total", Gauge, ["ip_family", "traffic_policy"],
         "Service ports whose traffic policy is Local and that have no endpoint here.";
     HEALTHZ = "kubeproxy_proxy_healthz_total", Counter, ["code"],
@@ -100,6 +110,16 @@ metrics! { OWN, "Metrics of our own.":
         "Updates of the maps.";
     UPDATE_ERRORS = "nodeport_update_errors", Gauge, [],
         "What the last update left undone.";
+    UPDATE_RETRIES = "nodeport_update_retries_total", Counter, [],
+        "Updates that left something to be tried again a second later.";
+    UPDATE_PENDING = "nodeport_update_pending", Gauge, [],
+        "1 while something that changed is not in the maps.";
+    SOURCE_SYNCED = "nodeport_source_synced", Gauge, [],
+        "1 once a complete set of objects came from the API server or from files.";
+    SOURCE_CONNECTED = "nodeport_source_connected", Gauge, ["resource"],
+        "1 if the last request of a resource was answered by an API server; 0 if it failed: the last state stays in effect, and is stale.";
+    SOURCE_CONTACT = "nodeport_source_last_contact_timestamp_seconds", Gauge, [],
+        "When something last came from an API server, or files were read, in seconds since 1970.";
     OBJECTS = "nodeport_objects", Gauge, ["kind"],
         "Objects, front ends, backends and addresses in use.";
     REJECTED = "nodeport_rejected", Gauge, ["severity"],
@@ -110,6 +130,14 @@ metrics! { OWN, "Metrics of our own.":
         "Entries of the tables of flows (a flow is two) at the last walk.";
     CAPACITY = "nodeport_map_capacity", Gauge, ["map"],
         "Entries that fit into each map. Of the tables of flows, `nodeport_flow_entries` says how many there are.";
+    MAP_ENTRIES = "nodeport_map_entries", Gauge, ["map"],
+        "Entries of each map that the agent fills, after its last update; of `backends4` and `backends6`, slots that are in use or at rest. Divided by `nodeport_map_capacity`, how full it is.";
+    SNAT_PORTS = "nodeport_snat_ports", Gauge, [],
+        "Source ports that there are for translated flows towards one backend, from one address of this node.";
+    SNAT_IN_USE = "nodeport_snat_ports_in_use", Gauge, ["table"],
+        "Source ports that the flows of a table hold, at its last walk.";
+    SNAT_BUSIEST = "nodeport_snat_ports_busiest", Gauge, ["table"],
+        "The most of them that are held towards one backend. As many as `nodeport_snat_ports`: new connections to it are dropped (`snat_ports_exhausted`).";
     FLOWS_ENDED = "nodeport_flows_ended_total", Counter, ["reason"],
         "Flows that the agent removed (`expired`, `orphans_removed`) or gave their other half back (`mended`).";
     BACKEND_PACKETS = "nodeport_backend_packets_total", Counter, ["namespace", "service", "port", "protocol", "backend", "direction"],
@@ -124,18 +152,6 @@ metrics! { OWN, "Metrics of our own.":
 
 /// Metrics of kube-proxy that are not given: the beginning of their names, and why.
 pub const NOT_GIVEN: &[(&str, &str)] = &[
-    (
-        "kubeproxy_sync_proxy_rules_endpoint_changes_",
-        "a source gives complete sets of objects; changes are not counted one by one. `kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds` tells of pending ones",
-    ),
-    (
-        "kubeproxy_sync_proxy_rules_service_changes_",
-        "a source gives complete sets of objects; changes are not counted one by one",
-    ),
-    (
-        "kubeproxy_network_programming_duration_seconds",
-        "not measured yet; its buckets are reserved",
-    ),
     (
         "kubeproxy_conntrack_reconciler_",
         "UDP flows leave endpoints that no longer serve when their next packet comes: nothing is reconciled",

@@ -11,8 +11,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder as _, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder as _, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use super::Status;
@@ -38,8 +38,32 @@ pub struct Metrics {
     last: GaugeVec,
     queued: GaugeVec,
     no_local: IntGaugeVec,
+    programming: HistogramVec,
+    changes: [Changes; 2],
+    update_pending: IntGauge,
     healthz: IntCounterVec,
     livez: IntCounterVec,
+}
+
+/// Changes of one kind of object.
+#[derive(Debug)]
+struct Changes {
+    total: IntCounter,
+    pending: IntGauge,
+}
+
+impl Changes {
+    fn new(registry: &Registry, total: &Metric, pending: &Metric) -> Result<Self, MetricsError> {
+        Ok(Self {
+            total: registered(registry, IntCounter::with_opts(opts(total))?)?,
+            pending: registered(registry, IntGauge::with_opts(opts(pending))?)?,
+        })
+    }
+
+    fn add(&self, changes: u64) {
+        self.total.inc_by(changes);
+        self.pending.add(i64::try_from(changes).unwrap_or(i64::MAX));
+    }
 }
 
 fn opts(metric: &Metric) -> Opts {
@@ -88,6 +112,23 @@ impl Metrics {
                 &registry,
                 IntGaugeVec::new(opts(&catalog::NO_LOCAL), catalog::NO_LOCAL.labels)?,
             )?,
+            programming: histogram(&registry, &catalog::PROGRAMMING)?,
+            changes: [
+                Changes::new(
+                    &registry,
+                    &catalog::SERVICE_CHANGES,
+                    &catalog::SERVICE_CHANGES_PENDING,
+                )?,
+                Changes::new(
+                    &registry,
+                    &catalog::ENDPOINT_CHANGES,
+                    &catalog::ENDPOINT_CHANGES_PENDING,
+                )?,
+            ],
+            update_pending: registered(
+                &registry,
+                IntGauge::with_opts(opts(&catalog::UPDATE_PENDING))?,
+            )?,
             healthz: counter(&catalog::HEALTHZ)?,
             livez: counter(&catalog::LIVEZ)?,
             registry,
@@ -110,8 +151,30 @@ impl Metrics {
         }
     }
 
+    /// Objects changed: so many Services, so many EndpointSlices.
+    pub fn changed(&self, services: u64, endpoint_slices: u64) {
+        self.changes[0].add(services);
+        self.changes[1].add(endpoint_slices);
+    }
+
+    /// All that changed is in the maps.
+    pub fn nothing_pending(&self) {
+        for changes in &self.changes {
+            changes.pending.set(0);
+        }
+        self.update_pending.set(0);
+    }
+
+    /// A change of endpoints of a family is in the maps, so long after it happened in the cluster.
+    pub fn programmed(&self, family: Family, took: Duration) {
+        self.programming
+            .with_label_values(&[name(family)])
+            .observe(took.as_secs_f64());
+    }
+
     /// An update became due.
     pub fn queued(&self) {
+        self.update_pending.set(1);
         for family in Family::ALL.map(name) {
             self.queued
                 .with_label_values(&[family])

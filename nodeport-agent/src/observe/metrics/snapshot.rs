@@ -16,6 +16,7 @@ use crate::datapath::devices::HookState;
 use crate::flows::tally::{Sum, Whose};
 use crate::model::desired::ServicePortName;
 use crate::observe::Status;
+use crate::source::kubernetes::SourceStatus;
 
 /// The series of a status.
 ///
@@ -36,6 +37,12 @@ pub(super) fn families(
         &[],
         sync.map_or(0, |sync| sync.errors.len() as u64),
     );
+    series.set(
+        &catalog::UPDATE_RETRIES,
+        &[],
+        sync.map_or(0, |sync| sync.retries),
+    );
+    source(&mut series, &status.source);
     for (hook, outcomes) in &status.outcomes {
         for (outcome, packets) in outcomes {
             series.set(&catalog::PACKETS, &[hook, outcome], *packets);
@@ -53,6 +60,14 @@ pub(super) fn families(
     counts(&mut series, status);
     for (map, entries) in &status.capacities {
         series.set(&catalog::CAPACITY, &[map], *entries);
+    }
+    for (map, entries) in &status.entries {
+        series.set(&catalog::MAP_ENTRIES, &[map], *entries);
+    }
+    series.set(&catalog::SNAT_PORTS, &[], status.snat_ports);
+    for (table, ports) in &status.snat {
+        series.set(&catalog::SNAT_IN_USE, &[table], ports.in_use);
+        series.set(&catalog::SNAT_BUSIEST, &[table], ports.busiest);
     }
     programs(&mut series, status);
     for (whose, sum) in sums {
@@ -74,6 +89,20 @@ fn counts(series: &mut Series, status: &Status) {
         } else {
             series.set(&catalog::OBJECTS, &[name], *count);
         }
+    }
+}
+
+/// How the source of objects is doing.
+fn source(series: &mut Series, source: &SourceStatus) {
+    series.set(&catalog::SOURCE_SYNCED, &[], u64::from(source.synced));
+    for resource in &source.answering {
+        series.set(&catalog::SOURCE_CONNECTED, &[resource], 1);
+    }
+    for resource in source.failing.keys() {
+        series.set(&catalog::SOURCE_CONNECTED, &[resource], 0);
+    }
+    if let Some(contact) = source.last_contact {
+        series.set(&catalog::SOURCE_CONTACT, &[], contact);
     }
 }
 

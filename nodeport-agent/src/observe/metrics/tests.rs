@@ -65,9 +65,53 @@ fn what_has_kube_proxys_name_has_its_labels_and_buckets_and_what_is_missing_is_d
         .filter(|name| theirs.contains_key(*name))
         .count();
     assert_eq!(
-        shared, 15,
-        "six of histograms, three gauges, six of the process"
+        shared, 19,
+        "six of histograms, three gauges, four of changes, six of the process"
     );
+}
+
+#[test]
+fn changes_are_pending_until_they_are_written_and_counted_for_ever() {
+    let metrics = Metrics::new().expect("the catalog is right");
+    metrics.changed(3, 0);
+    metrics.changed(1, 7);
+    metrics.queued();
+    let has = |line: &str| {
+        let given = text(&metrics, &Status::default());
+        assert!(
+            given.lines().any(|one| one == line),
+            "{line}\nis not in\n{given}"
+        );
+    };
+    has("kubeproxy_sync_proxy_rules_service_changes_pending 4");
+    has("kubeproxy_sync_proxy_rules_endpoint_changes_pending 7");
+    has("nodeport_update_pending 1");
+    metrics.nothing_pending();
+    has("kubeproxy_sync_proxy_rules_service_changes_pending 0");
+    has("kubeproxy_sync_proxy_rules_endpoint_changes_pending 0");
+    has("kubeproxy_sync_proxy_rules_service_changes_total 4");
+    has("kubeproxy_sync_proxy_rules_endpoint_changes_total 7");
+    has("nodeport_update_pending 0");
+}
+
+#[test]
+fn network_programming_has_the_buckets_of_the_service_level_indicator() {
+    let metrics = Metrics::new().expect("the catalog is right");
+    metrics.programmed(Family::V6, Duration::from_millis(400));
+    metrics.programmed(Family::V6, Duration::from_secs(61));
+    let given = text(&metrics, &Status::default());
+    let bucket = |le: &str, count: u32| {
+        let line = format!(
+            "kubeproxy_network_programming_duration_seconds_bucket{{ip_family=\"IPv6\",le=\"{le}\"}} {count}"
+        );
+        assert!(
+            given.lines().any(|one| one == line),
+            "{line}\nis not in\n{given}"
+        );
+    };
+    for (le, count) in [("0.25", 0), ("0.5", 1), ("60", 1), ("65", 2), ("300", 2)] {
+        bucket(le, count);
+    }
 }
 
 #[test]
@@ -84,6 +128,7 @@ fn a_status_becomes_series_and_what_is_gone_from_it_is_gone() {
         problems: vec!["x".to_owned()],
         sync: Some(SyncStatus {
             total: 7,
+            retries: 2,
             ..SyncStatus::default()
         }),
         devices: vec![DeviceState {
@@ -98,6 +143,21 @@ fn a_status_becomes_series_and_what_is_gone_from_it_is_gone() {
     };
     status.counts.insert("flows4_entries".to_owned(), 12);
     status.capacities.insert("flows4".to_owned(), 4096);
+    status.entries.insert("frontends4".to_owned(), 40);
+    status.snat_ports = 33512;
+    let ports = crate::flows::SnatPorts {
+        in_use: 70,
+        busiest: 50,
+    };
+    status.snat.insert("flows4".to_owned(), ports);
+    status.source.synced = true;
+    status.source.last_contact = Some(1_764_000_000);
+    status.source.answering.insert("nodes".to_owned());
+    status
+        .source
+        .failing
+        .entry("services".to_owned())
+        .or_default();
     status.counts.insert("flows_expired".to_owned(), 3);
     status.counts.insert("frontends".to_owned(), 5);
     status
@@ -116,6 +176,15 @@ fn a_status_becomes_series_and_what_is_gone_from_it_is_gone() {
         "nodeport_updates_total 7",
         "nodeport_flow_entries{table=\"flows4\"} 12",
         "nodeport_map_capacity{map=\"flows4\"} 4096",
+        "nodeport_map_entries{map=\"frontends4\"} 40",
+        "nodeport_snat_ports 33512",
+        "nodeport_snat_ports_in_use{table=\"flows4\"} 70",
+        "nodeport_snat_ports_busiest{table=\"flows4\"} 50",
+        "nodeport_source_synced 1",
+        "nodeport_source_last_contact_timestamp_seconds 1764000000",
+        "nodeport_source_connected{resource=\"nodes\"} 1",
+        "nodeport_source_connected{resource=\"services\"} 0",
+        "nodeport_update_retries_total 2",
         "nodeport_flows_ended_total{reason=\"expired\"} 3",
         "nodeport_objects{kind=\"frontends\"} 5",
         "nodeport_packets_total{hook=\"xdp\",outcome=\"to_remote_backend\"} 9",

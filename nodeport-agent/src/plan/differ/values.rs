@@ -126,6 +126,9 @@ fn value<A>(
     if frontend.policy_local {
         flags |= frontend_flags::POLICY_LOCAL;
     }
+    if frontend.restricted {
+        flags |= frontend_flags::SOURCE_RANGES;
+    }
     Frontend {
         base: outside.0,
         len: outside.1,
@@ -134,6 +137,6 @@ fn value<A>(
         serving: unit.serving.len() as u32,
         service: unit.id,
         flags,
-        pad: 0,
+        affinity_secs: frontend.affinity_secs,
     }
 }

@@ -79,6 +79,18 @@ impl<S: Store> AuditStore<S> {
                 found.serving
             );
         }
+        // Whoever may use a front end before and after may do so in between.
+        for (name, found) in now.sources.iter().filter(|_| !self.lenient) {
+            let may = |view: &View| view.sources.get(name).cloned();
+            if let (Some(before), Some(after)) = (may(&self.before), may(&self.after)) {
+                let always: BTreeSet<_> = before.intersection(&after).collect();
+                assert!(
+                    always.iter().all(|range| found.contains(*range)),
+                    "{name} is open to {found:?}, not to all of {always:?}"
+                );
+            }
+            assert!(!found.is_empty(), "{name} is open to nobody");
+        }
         self.note_named::<V4>();
         self.note_named::<V6>();
     }

@@ -7,6 +7,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::model::desired::{
     BackendSet, Desired, DesiredBackend, DesiredFrontend, Family, FrontendId, FrontendKind,
     IfEmpty, Listen, Protocol, ServicePortName,
@@ -38,6 +40,8 @@ pub(super) struct Service {
     pub(super) node_port: u16,
     pub(super) endpoints: Vec<String>,
     pub(super) policy_local: bool,
+    pub(super) affinity_secs: u32,
+    pub(super) sources: Vec<String>,
 }
 
 pub(super) fn service(name: &str) -> Service {
@@ -48,6 +52,8 @@ pub(super) fn service(name: &str) -> Service {
         node_port: 0,
         endpoints: Vec::new(),
         policy_local: false,
+        affinity_secs: 0,
+        sources: Vec::new(),
     }
 }
 
@@ -75,6 +81,22 @@ impl Service {
     pub(super) fn local_policy(mut self) -> Self {
         self.policy_local = true;
         self
+    }
+
+    pub(super) fn affinity(mut self, secs: u32) -> Self {
+        self.affinity_secs = secs;
+        self
+    }
+
+    /// Restricts its NodePorts, which the model never does; the plan does not know better.
+    pub(super) fn sources(mut self, ranges: &[&str]) -> Self {
+        self.sources = ranges.iter().map(|text| (*text).to_owned()).collect();
+        self
+    }
+
+    fn ranges(&self) -> BTreeSet<IpNet> {
+        let ranges = self.sources.iter().map(|text| text.parse());
+        ranges.map(|range| range.expect("a range")).collect()
     }
 
     pub(super) fn name(&self) -> ServicePortName {
@@ -109,6 +131,9 @@ impl Service {
             kind,
             service_port: self.name(),
             policy_local: external_local,
+            affinity_secs: self.affinity_secs,
+            restricted: kind == FrontendKind::NodePort
+                && (self.ranges().iter()).any(|range| family_of(range.addr()) == family),
             outside: Arc::new(BackendSet {
                 backends: self.backends(family, external_local),
                 if_empty,
@@ -145,6 +170,10 @@ pub(super) fn desired(services: &[Service]) -> Desired {
                     .entry(id(Listen::Node(family), service.node_port))
                     .or_insert_with(|| Arc::new(service.frontend(FrontendKind::NodePort, family)));
             }
+        }
+        if service.node_port != 0 && !service.sources.is_empty() {
+            let ranges = Arc::new(service.ranges());
+            desired.sources.insert(service.name(), ranges);
         }
         if service.protocol == Protocol::Udp {
             let all = [Family::V4, Family::V6].map(|family| service.backends(family, false));

@@ -17,6 +17,7 @@ fn a_full_array_keeps_the_old_state_of_one_service_and_heals() {
         backends: 8,
         addresses: 16,
         serving: 16,
+        sources: 16,
     };
     let (mut reconciler, clock) = reconciler(MemoryStore::new().with_limits::<V4>(limits));
     let a = |endpoints: &[&str]| service("a").node_port(30001).endpoints(endpoints);
@@ -59,6 +60,7 @@ fn slots_that_rest_are_waited_for() {
         backends: 3,
         addresses: 16,
         serving: 16,
+        sources: 16,
     };
     let (mut reconciler, clock) = reconciler(MemoryStore::new().with_limits::<V4>(limits));
     let a = |endpoints: &[&str]| service("a").node_port(30001).endpoints(endpoints);
@@ -82,6 +84,7 @@ fn a_full_table_of_front_ends_refuses_the_new_service_and_takes_it_when_there_is
         backends: 64,
         addresses: 16,
         serving: 16,
+        sources: 16,
     };
     let (mut reconciler, _) = reconciler(MemoryStore::new().with_limits::<V4>(limits));
     let small = |name: &str, ip: &str| service(name).cluster_ip(ip).endpoints(&["10.1.0.1:80"]);
@@ -120,6 +123,7 @@ fn a_refused_service_does_not_keep_a_front_end_that_now_belongs_to_another() {
         backends: 4,
         addresses: 16,
         serving: 16,
+        sources: 16,
     };
     let (mut reconciler, _) = reconciler(MemoryStore::new().with_limits::<V4>(limits));
     let a = |port: u16, endpoints: &[&str]| service("a").node_port(port).endpoints(endpoints);

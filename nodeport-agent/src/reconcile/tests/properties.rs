@@ -25,6 +25,9 @@ const ENDPOINTS: [&str; 7] = [
     "[fd01::3]:80",
 ];
 
+/// Ranges within ranges, in both families.
+const SOURCES: [&str; 4] = ["192.0.2.0/24", "192.0.2.7/32", "0.0.0.0/0", "2001:db8::/32"];
+
 /// A node's services: some of four, with addresses and ports from small pools, so that they collide and move.
 fn states() -> impl Strategy<Value = Desired> {
     let one = (
@@ -33,6 +36,8 @@ fn states() -> impl Strategy<Value = Desired> {
         prop::sample::subsequence(CLUSTER_IPS.to_vec(), 0..3),
         prop::sample::select(vec![0_u16, 30001, 30002, 30003]),
         prop::sample::subsequence(ENDPOINTS.to_vec(), 0..6),
+        prop::sample::subsequence(SOURCES.to_vec(), 0..3),
+        prop::sample::select(vec![0_u32, 0, 10, 10_800]),
     );
     let services = prop::collection::vec(prop::option::weighted(0.8, one), NAMES.len());
     let addresses = prop::sample::subsequence(
@@ -44,12 +49,15 @@ fn states() -> impl Strategy<Value = Desired> {
             .iter()
             .zip(services)
             .filter_map(|(name, shape)| Some((name, shape?)))
-            .map(|(name, (udp, local, ips, port, endpoints))| {
-                let mut made = service(name).node_port(port).endpoints(&endpoints);
-                made = ips.iter().fold(made, |made, ip| made.cluster_ip(ip));
-                made = if udp { made.udp() } else { made };
-                if local { made.local_policy() } else { made }
-            })
+            .map(
+                |(name, (udp, local, ips, port, endpoints, sources, affinity))| {
+                    let mut made = service(name).node_port(port).endpoints(&endpoints);
+                    made = made.sources(&sources).affinity(affinity);
+                    made = ips.iter().fold(made, |made, ip| made.cluster_ip(ip));
+                    made = if udp { made.udp() } else { made };
+                    if local { made.local_policy() } else { made }
+                },
+            )
             .collect();
         if turned {
             services.reverse();
@@ -205,8 +213,8 @@ proptest! {
     /// In maps that are too small every step is still safe, nothing fails, and what is refused is refused as a whole; with
     /// room again the maps say what is desired.
     #[test]
-    fn small_maps_refuse_but_never_fail(history in histories(), frontends in 2..9_u32, backends in 4..16_u32, addresses in 2..6_u32, serving in 2..8_u32) {
-        let limits = Limits { frontends, backends, addresses, serving };
+    fn small_maps_refuse_but_never_fail(history in histories(), frontends in 2..9_u32, backends in 4..16_u32, addresses in 2..6_u32, serving in 2..8_u32, sources in 1..4_u32) {
+        let limits = Limits { frontends, backends, addresses, serving, sources };
         let clock = TestClock::default();
         let small = MemoryStore::new().with_limits::<V4>(limits).with_limits::<V6>(limits);
         let store = AuditStore::new(small, clock.clone());

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
+use ipnet::IpNet;
 use nodeport_common::{V4, V6, address_flags, backend_flags, frontend_flags};
 
-use crate::maps::{Addresses, Backends, Frontends, IpBytes, Serving, Store};
+use crate::maps::{Addresses, Backends, Frontends, IpBytes, Serving, Sources, Store};
 use crate::model::desired::{Desired, DesiredFrontend, FrontendKind, IfEmpty, Listen, Protocol};
 use crate::plan::{frontend_text, protocol_number};
 
@@ -15,6 +16,7 @@ pub(super) struct Seen {
     pub(super) outside: Vec<(SocketAddr, bool)>,
     pub(super) inside: Vec<(SocketAddr, bool)>,
     pub(super) flags: u32,
+    pub(super) affinity_secs: u32,
     /// Endpoints that UDP flows may keep, as counted in the value; the entries themselves are compared when a pass is over.
     pub(super) serving: u32,
 }
@@ -26,6 +28,8 @@ pub(super) struct View {
     pub(super) addresses: BTreeMap<IpAddr, u32>,
     /// Endpoints that UDP flows of a front end may keep.
     pub(super) serving: BTreeMap<String, BTreeSet<SocketAddr>>,
+    /// Who may use a front end, if it is one that only some may.
+    pub(super) sources: BTreeMap<String, BTreeSet<IpNet>>,
     /// Which front ends have one number.
     pub(super) services: BTreeSet<BTreeSet<String>>,
 }
@@ -62,8 +66,14 @@ fn family<A: IpBytes>(
         let endpoint = socket(key.address, key.port);
         keep.entry(key.service).or_default().insert(endpoint);
     }
+    let ranges = ranges::<A>(store);
     for (key, value) in store.entries::<Frontends<A>>().expect("readable") {
         let name = text(&key);
+        if value.flags & frontend_flags::SOURCE_RANGES != 0 {
+            let of_service = ranges.get(&value.service).cloned();
+            view.sources
+                .insert(name.clone(), of_service.unwrap_or_default());
+        }
         services
             .entry(value.service)
             .or_default()
@@ -75,6 +85,7 @@ fn family<A: IpBytes>(
             outside: set(value.base, value.len),
             inside: set(value.local_base, value.local_len),
             flags: value.flags,
+            affinity_secs: value.affinity_secs,
             serving: value.serving,
         };
         view.frontends.insert(name, seen);
@@ -85,7 +96,9 @@ fn family<A: IpBytes>(
         .iter()
         .map(|entry| entry.1.service)
         .collect();
-    let strays: Vec<_> = keep.keys().filter(|id| !named.contains(id)).collect();
+    let strays: Vec<_> = (keep.keys().chain(ranges.keys()))
+        .filter(|id| !named.contains(id))
+        .collect();
     if !strays.is_empty() {
         view.serving
             .insert(format!("strays {strays:?}"), BTreeSet::new());
@@ -93,6 +106,18 @@ fn family<A: IpBytes>(
     for (address, value) in store.entries::<Addresses<A>>().expect("readable") {
         view.addresses.insert(address.ip(), value.flags);
     }
+}
+
+/// The ranges of each service port.
+fn ranges<A: IpBytes>(store: &impl Store) -> BTreeMap<u32, BTreeSet<IpNet>> {
+    let mut ranges: BTreeMap<u32, BTreeSet<IpNet>> = BTreeMap::new();
+    for (key, _) in store.entries::<Sources<A>>().expect("readable") {
+        let bits = u8::try_from(key.prefix_len - 32).expect("of an address");
+        let range = IpNet::new(key.address.ip(), bits).expect("a range");
+        let service = u32::from_be_bytes(key.service);
+        ranges.entry(service).or_default().insert(range);
+    }
+    ranges
 }
 
 fn text<A: IpBytes>(key: &nodeport_common::FrontendKey<A>) -> String {
@@ -114,6 +139,9 @@ fn flags_of(frontend: &DesiredFrontend) -> u32 {
     };
     if frontend.policy_local {
         flags |= frontend_flags::POLICY_LOCAL;
+    }
+    if frontend.restricted {
+        flags |= frontend_flags::SOURCE_RANGES;
     }
     if frontend.outside.backends.is_empty() && frontend.outside.if_empty == IfEmpty::Drop {
         flags |= frontend_flags::DROP_IF_EMPTY;
@@ -156,8 +184,14 @@ pub(super) fn wanted(desired: &Desired) -> View {
             outside: set(&frontend.outside),
             inside: set(&frontend.inside),
             flags,
+            affinity_secs: frontend.affinity_secs,
             serving: keep.len() as u32,
         };
+        if frontend.restricted {
+            let ranges = desired.sources[&frontend.service_port].iter().copied();
+            let of_family = ranges.filter(|range| range.addr().is_ipv4() == v4);
+            view.sources.insert(name.clone(), of_family.collect());
+        }
         view.frontends.insert(name.clone(), seen);
         if !keep.is_empty() {
             view.serving.insert(name.clone(), keep);

@@ -13,6 +13,7 @@ const LIMITS: Limits = Limits {
     backends: 100,
     addresses: 100,
     serving: 100,
+    sources: 100,
 };
 
 fn services() -> [Service; 2] {

@@ -6,11 +6,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::lean::Found;
 use crate::model::objects::{Kind, Object, ObjectKey, ObjectRef, Objects};
 use crate::model::report::Report;
+use crate::source::News;
 
 /// How long the own Node is waited for (behaviours 20.3). Services must not wait for ever for topology hints.
 pub(super) const NODE_PATIENCE: Duration = Duration::from_secs(30);
@@ -39,6 +41,9 @@ pub(super) struct Cache {
     node: OfKind,
     /// Since when all but the Node is complete.
     waiting: Option<Instant>,
+    /// When we began: triggers of earlier changes are not ours.
+    started: Timestamp,
+    news: News,
 }
 
 #[derive(Debug, Default)]
@@ -51,6 +56,19 @@ struct OfKind {
 }
 
 impl Cache {
+    /// Nothing is known yet.
+    pub(super) fn started(now: Timestamp) -> Self {
+        Self {
+            started: now,
+            ..Self::default()
+        }
+    }
+
+    /// What changed since this was last asked.
+    pub(super) fn news(&mut self) -> News {
+        std::mem::take(&mut self.news)
+    }
+
     /// Takes a change; says whether the objects are others than before.
     pub(super) fn apply(&mut self, kind: Kind, change: Change) -> bool {
         match change {
@@ -132,6 +150,7 @@ impl Cache {
                 if self.held(kind, &found.key).as_ref() == Some(&object) {
                     return was_refused;
                 }
+                self.news.set(&object, self.started);
                 self.objects.insert(object);
                 true
             }
@@ -162,6 +181,9 @@ impl Cache {
         let refused = self.of(kind).refused.remove(key).is_some();
         if refused {
             self.report();
+        }
+        if let Some(object) = self.held(kind, key) {
+            self.news.gone(&object);
         }
         let key = key.clone();
         self.objects.remove(&ObjectRef { kind, key }) || refused

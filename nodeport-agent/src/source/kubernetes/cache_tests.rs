@@ -205,3 +205,16 @@ fn a_refused_object_is_reported_while_it_is_there() {
             .is_empty()
     );
 }
+
+#[test]
+fn what_changed_is_told_once_and_what_is_the_same_is_no_news() {
+    let mut cache = filled();
+    let first = cache.news();
+    assert_eq!((first.services, first.endpoint_slices), (2, 1));
+    cache.apply(Kind::Service, Change::Set(service("a", "10.96.0.1", 8)));
+    assert_eq!(cache.news(), News::default());
+    cache.apply(Kind::Service, Change::Set(service("a", "10.96.0.9", 9)));
+    cache.apply(Kind::Service, Change::Gone(service("b", "10.96.0.2", 10)));
+    let news = cache.news();
+    assert_eq!((news.services, news.endpoint_slices), (2, 0));
+}

@@ -17,6 +17,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -25,11 +26,12 @@ use tokio::time::{Instant, sleep_until};
 pub use access::{Access, AccessError};
 pub use progress::{Failure, Progress, SourceStatus};
 
+use super::Trouble;
 use super::mailbox::{Giver, Taker, Update, mailbox};
 use crate::model::objects::ObjectKey;
 use crate::model::{Objects, Reports, Snapshot};
 use cache::Cache;
-use events::{Events, Notice};
+use events::{Events, Notice, Topic};
 use feed::Received;
 use lean::{Nodes, Services, Slices};
 use servers::{Patience, Servers};
@@ -45,6 +47,7 @@ pub struct Kubernetes {
     events: Events,
     /// What Events were made of.
     told: Reports,
+    node_name: String,
     _tasks: JoinSet<()>,
 }
 
@@ -72,7 +75,10 @@ impl Kubernetes {
         tasks.spawn(collect(changes, giver, progress.clone()));
         let (events, publisher) = events::publisher(client.clone(), node_name);
         tasks.spawn(publisher.run());
+        let starting = Notice::starting(node_name, Timestamp::now());
+        events.publish(Topic::Start, [starting].into());
         Self {
+            node_name: node_name.to_owned(),
             sets,
             progress,
             events,
@@ -102,13 +108,38 @@ impl Kubernetes {
         let notices = reports
             .iter()
             .filter_map(|report| Notice::new(report, &snapshot.objects));
-        self.events.publish(notices.collect());
+        self.events.publish(Topic::Objects, notices.collect());
+    }
+
+    /// Makes Events of what is wrong with this agent, whoever asks. Never waits.
+    #[must_use]
+    pub fn voice(&self) -> Voice {
+        Voice {
+            events: self.events.clone(),
+            node_name: self.node_name.clone(),
+        }
+    }
+}
+
+/// Says on the own Node, and on Services, what is wrong with this agent.
+#[derive(Clone, Debug)]
+pub struct Voice {
+    events: Events,
+    node_name: String,
+}
+
+impl Voice {
+    /// All that is wrong now. Never waits.
+    pub fn say(&self, troubles: &[Trouble]) {
+        let notice = |trouble| Notice::of_trouble(trouble, &self.node_name);
+        self.events
+            .publish(Topic::Agent, troubles.iter().map(notice).collect());
     }
 }
 
 /// Changes into complete sets: at once when it is quiet, together what comes while nobody takes.
 async fn collect(mut changes: mpsc::Receiver<Received>, giver: Giver, progress: Progress) {
-    let mut cache = Cache::default();
+    let mut cache = Cache::started(Timestamp::now());
     let mut batch = Vec::with_capacity(BATCH);
     // The oldest change that was not given yet.
     let mut since: Option<Instant> = None;
@@ -133,6 +164,7 @@ async fn collect(mut changes: mpsc::Receiver<Received>, giver: Giver, progress: 
             giver.give(Update {
                 objects,
                 since: oldest,
+                news: cache.news(),
             });
             since = None;
         }

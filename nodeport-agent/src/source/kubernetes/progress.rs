@@ -3,7 +3,8 @@
 //! Owns what is known of the API servers. It refuses to judge: an API server that is away is no fault of this node.
 //! Invariant: a failure stays noted until a request of the same resource was answered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -15,8 +16,10 @@ pub struct SourceStatus {
     pub server: String,
     /// Whether a complete set of objects was given.
     pub synced: bool,
-    /// When something last came from an API server (an answer or a change), in seconds since 1970.
+    /// When something last came from an API server (an answer or a change), or files were read, in seconds since 1970.
     pub last_contact: Option<u64>,
+    /// Resources whose last request was answered.
+    pub answering: BTreeSet<String>,
     /// By resource: what fails, and since when.
     pub failing: BTreeMap<String, Failure>,
     /// What the operator should know.
@@ -37,6 +40,24 @@ pub struct Failure {
 pub struct Progress(Arc<Mutex<SourceStatus>>);
 
 impl Progress {
+    /// Of files, which need no server.
+    pub(in crate::source) fn of_files(paths: &[PathBuf]) -> Self {
+        let paths: Vec<String> = paths
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
+        let progress = Self::default();
+        progress.lock().server = paths.join(" ");
+        progress
+    }
+
+    /// The files were all there, and read.
+    pub(in crate::source) fn files_complete(&self) {
+        let mut status = self.lock();
+        status.synced = true;
+        status.last_contact = Some(now());
+    }
+
     /// As it is now.
     #[must_use]
     pub fn status(&self) -> SourceStatus {
@@ -60,6 +81,9 @@ impl Progress {
             server.clone_into(&mut status.server);
         }
         let failure = status.failing.remove(resource);
+        if !status.answering.contains(resource) {
+            status.answering.insert(resource.to_owned());
+        }
         drop(status);
         if let Some(failure) = failure {
             let secs = now().saturating_sub(failure.since);
@@ -70,6 +94,7 @@ impl Progress {
     /// A request of `resource` failed.
     pub(super) fn failed(&self, resource: &str, server: &str, error: &str) {
         let mut status = self.lock();
+        status.answering.remove(resource);
         let known = status.failing.entry(resource.to_owned()).or_default();
         let first = known.error.is_empty();
         let news = known.error != error;
@@ -111,6 +136,7 @@ mod tests {
         progress.answered("nodes", "https://b/");
         let status = progress.status();
         assert_eq!(status.failing["services"].error, "timed out");
+        assert_eq!(status.answering, ["nodes".to_owned()].into());
         assert!(status.last_contact.is_some());
         progress.answered("services", "https://b/");
         let status = progress.status();

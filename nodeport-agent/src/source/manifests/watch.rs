@@ -16,6 +16,7 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tracing::{debug, warn};
 
 use super::files::Files;
+use crate::source::News;
 use crate::source::mailbox::{Giver, Taker, Update, mailbox};
 
 /// How the files are followed.
@@ -183,7 +184,12 @@ impl Follower {
             nodes = objects.nodes.len(),
             "read manifests"
         );
-        self.sets.give(Update { objects, since });
+        let news = News::default();
+        self.sets.give(Update {
+            objects,
+            since,
+            news,
+        });
     }
 
     /// Watches each directory in which an event can mean that a file changed.
