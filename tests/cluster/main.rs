@@ -3,5 +3,6 @@
 //! Each test reads as a story and writes out what it expects.
 
 mod faults;
+mod real;
 mod services;
 mod world;

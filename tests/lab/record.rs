@@ -183,17 +183,28 @@ pub(crate) fn undo(dir: &Path, cleaned: &mut Cleaned) -> Result<()> {
     fs::remove_dir_all(dir).with_context(|| format!("remove {}", dir.display()))
 }
 
-/// A cgroup is busy until its killed processes are reaped, which takes a moment.
+/// A cgroup is busy until its killed processes are reaped, which takes a moment. Those that a node's kubelet made below it go first.
 fn remove_cgroup(dir: &Path) -> Result<()> {
-    let mut result = fs::remove_dir(dir);
-    for _ in 0..50 {
+    let mut result = remove_below(dir);
+    for _ in 0..100 {
         if result.is_ok() {
             break;
         }
         std::thread::sleep(std::time::Duration::from_millis(20));
-        result = fs::remove_dir(dir);
+        result = remove_below(dir);
     }
     result.with_context(|| format!("remove cgroup {}", dir.display()))
+}
+
+/// A cgroup's files go with it and cannot be removed.
+fn remove_below(dir: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_below(&entry.path())?;
+        }
+    }
+    fs::remove_dir(dir)
 }
 
 fn lines(dir: &Path, file: &str) -> Vec<String> {

@@ -21,10 +21,12 @@ struct Group {
     module: &'static str,
     /// Where a program's package is, before its name.
     packages: &'static str,
-    /// Names of the programs.
+    /// Where each program's package is below that; the last part is its name.
     programs: &'static [&'static str],
     /// The variable of the linker that holds the version, and the module whose version it is.
     version: Option<(&'static str, &'static str)>,
+    /// Build tags.
+    tags: &'static str,
 }
 
 /// What a control plane without real nodes needs.
@@ -34,6 +36,7 @@ const CONTROL_PLANE: &[Group] = &[
         packages: "go.etcd.io/etcd/server/v3",
         programs: &["etcd"],
         version: None,
+        tags: "",
     },
     Group {
         module: "kubernetes",
@@ -48,14 +51,78 @@ const CONTROL_PLANE: &[Group] = &[
             "k8s.io/component-base/version.gitVersion",
             "k8s.io/kubernetes",
         )),
+        tags: "",
     },
 ];
 
-/// Builds what is not there yet. Returns the directories as one list.
+/// What real nodes need beside it.
+const REAL_NODES: &[Group] = &[
+    Group {
+        module: "kubernetes",
+        packages: "k8s.io/kubernetes/cmd/",
+        programs: &["kube-scheduler", "kubelet"],
+        version: Some((
+            "k8s.io/component-base/version.gitVersion",
+            "k8s.io/kubernetes",
+        )),
+        tags: "",
+    },
+    Group {
+        module: "containerd",
+        packages: "github.com/containerd/containerd/v2/cmd/",
+        programs: &["containerd", "containerd-shim-runc-v2", "ctr"],
+        version: Some((
+            "github.com/containerd/containerd/v2/version.Version",
+            "github.com/containerd/containerd/v2",
+        )),
+        tags: "no_btrfs,no_devmapper,no_zfs,no_aufs",
+    },
+    Group {
+        module: "cni",
+        packages: "github.com/containernetworking/plugins/plugins/",
+        programs: &[
+            "ipam/host-local",
+            "main/loopback",
+            "main/ptp",
+            "meta/portmap",
+        ],
+        version: None,
+        tags: "",
+    },
+    Group {
+        module: "coredns",
+        packages: "github.com/coredns/coredns",
+        programs: &["coredns"],
+        version: None,
+        tags: "",
+    },
+    Group {
+        module: "pod",
+        packages: "nodeport.test/pod",
+        programs: &["pod"],
+        version: None,
+        tags: "",
+    },
+];
+
+/// Builds what a control plane takes and is not there yet. Returns the directories as one list.
 pub(crate) fn control_plane() -> Result<OsString> {
+    build(CONTROL_PLANE)
+}
+
+/// Builds what a cluster with real nodes takes and is not there yet. Returns the directories as one list.
+pub(crate) fn real_nodes() -> Result<OsString> {
+    if shell::find("runc").is_none() {
+        shell::stage("install runc", || crate::packages::install(&["runc"]))?;
+    }
+    let groups = CONTROL_PLANE.iter().chain(REAL_NODES);
+    build(groups)
+}
+
+fn build<'a>(groups: impl IntoIterator<Item = &'a Group>) -> Result<OsString> {
     let mut go = None;
-    let directories = CONTROL_PLANE
-        .iter()
+    let directories = groups
+        .into_iter()
         .map(|group| group.build(&mut go))
         .collect::<Result<Vec<_>>>()?;
     std::env::join_paths(directories).context("a directory of the cache has a colon in its name")
@@ -69,7 +136,7 @@ impl Group {
         let missing = self
             .programs
             .iter()
-            .filter(|program| !directory.join(program).is_file());
+            .filter(|program| !directory.join(name(program)).is_file());
         for program in missing {
             let go = match go {
                 Some(go) => go,
@@ -98,17 +165,23 @@ impl Group {
             self.packages.to_owned()
         };
         // Whoever is interrupted leaves nothing under the name that counts.
-        let unfinished = directory.join(format!(".{program}.{}", std::process::id()));
+        let unfinished = directory.join(format!(".{}.{}", name(program), std::process::id()));
         let mut build = go.command(source);
         build
             .args(["build", "-trimpath", "-buildvcs=false", "-ldflags", &flags])
+            .args(["-tags", self.tags])
             .arg("-o")
             .arg(&unfinished)
             .arg(package);
         shell::run(&mut build)?;
-        std::fs::rename(&unfinished, directory.join(program))
+        std::fs::rename(&unfinished, directory.join(name(program)))
             .with_context(|| format!("rename {}", unfinished.display()))
     }
+}
+
+/// The name of a program, from the place of its package.
+fn name(program: &str) -> &str {
+    program.rsplit('/').next().unwrap_or(program)
 }
 
 /// Where programs are kept.
@@ -123,6 +196,8 @@ fn fingerprint(source: &Path) -> Result<String> {
         let path = source.join(file);
         text.extend(std::fs::read(&path).with_context(|| format!("read {}", path.display()))?);
     }
+    // A program of our own has its text here.
+    text.extend(std::fs::read(source.join("main.go")).unwrap_or_default());
     sha256(&text)
 }
 
@@ -143,7 +218,10 @@ mod tests {
 
     #[test]
     fn each_module_is_there_and_names_its_programs_as_tools() {
-        for group in CONTROL_PLANE {
+        for group in CONTROL_PLANE.iter().chain(REAL_NODES) {
+            if group.module == "pod" {
+                continue;
+            }
             let source = shell::root().join("tests/kubernetes").join(group.module);
             let text = std::fs::read_to_string(source.join("go.mod")).unwrap();
             for program in group.programs {

@@ -84,7 +84,7 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         let mut environment = Vec::new();
         environment.extend(agent.map(|agent| ("NODEPORT_AGENT", agent.clone().into_os_string())));
         if tier.name == CLUSTER {
-            match kubernetes::control_plane() {
+            match kubernetes::real_nodes() {
                 Ok(programs) => environment.push((VARIABLE, programs)),
                 Err(reason) => {
                     reports.push(Report::skipped(&tier.name, format!("{reason:#}")));

@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use super::access::{kubeconfig, serving, write_kubeconfig};
 use super::api::Api;
 use super::kubectl::Kubectl;
 use super::pki::{Identity, Pki, write};
@@ -27,10 +28,10 @@ pub const ADDRESSES: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(192, 168, 88, 2)),
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0x88, 0, 0, 0, 0, 0, 2)),
 ];
+/// Cluster address of the cluster's DNS.
+pub const DNS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 10));
 /// Port of the first API server.
 pub const API_PORT: u16 = 6443;
-/// The first address of the cluster addresses is that of the Service `kubernetes`.
-const KUBERNETES: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1));
 /// How long a program may take until it is ready: seconds, but on a busy machine more.
 const START: Duration = Duration::from_mins(2);
 /// What the lab needs of the controllers. Those that judge Nodes by heartbeats, which the lab has not, are left out.
@@ -39,11 +40,25 @@ const CONTROLLERS: &str = "endpointslice-controller,endpointslice-mirroring-cont
     garbage-collector-controller,deployment-controller,replicaset-controller,replicationcontroller-controller,\
     statefulset-controller,daemonset-controller,service-cidr-controller";
 
+/// What judges real nodes.
+const NODE_CONTROLLERS: &str =
+    ",node-lifecycle-controller,taint-eviction-controller,pod-garbage-collector-controller";
+
+/// What runs on the nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kubelets {
+    /// Stand-ins, which also bind Pods: see [`super::kubelet`].
+    StandIns,
+    /// Real ones, whose Pods a real scheduler binds: see [`super::node`].
+    Real,
+}
+
 /// A running control plane.
 #[derive(Debug)]
 pub struct ControlPlane {
     /// Whether it runs is the test's choice: see [`Self::stop_api_server`].
     api_server: Option<Process>,
+    _scheduler: Option<Process>,
     _controllers: Process,
     _etcd: Process,
     pki: Pki,
@@ -65,7 +80,7 @@ impl ControlPlane {
     ///
     /// # Errors
     /// If a program was not built, or does not start.
-    pub fn start(lab: &Arc<Lab>, programs: &Programs) -> Result<Self> {
+    pub fn start(lab: &Arc<Lab>, programs: &Programs, kubelets: Kubelets) -> Result<Self> {
         let site = Site::new(lab, programs)?;
         let pki = Pki::new(&site.dir.join("pki"))?;
         let administrator = pki.client("administrator", Some("system:masters"))?;
@@ -77,11 +92,15 @@ impl ControlPlane {
         api_server.wait_until(START, || api.is_ready())?;
         // Only now: controllers that find no rights of their own yet give up for good.
         let kubeconfig = write_kubeconfig(&pki, "system:kube-controller-manager", None)?;
-        let mut controllers = site.start_controllers(&kubeconfig)?;
+        let mut controllers = site.start_controllers(&kubeconfig, kubelets)?;
         // The first thing that they do and that Pods cannot do without.
         let account = "/api/v1/namespaces/default/serviceaccounts/default";
         controllers.wait_until(START, || api.get(account).is_ok())?;
+        let scheduler = (kubelets == Kubelets::Real)
+            .then(|| site.start_scheduler(&write_kubeconfig(&pki, "system:kube-scheduler", None)?))
+            .transpose()?;
         Ok(Self {
+            _scheduler: scheduler,
             api_server: Some(api_server),
             _controllers: controllers,
             _etcd: etcd,
@@ -228,47 +247,6 @@ pub fn url(port: u16) -> String {
     format!("https://{}", SocketAddr::new(ADDRESSES[0], port))
 }
 
-/// The API server's certificate.
-fn serving(pki: &Pki) -> Result<()> {
-    let names = [
-        "localhost",
-        "kubernetes",
-        "kubernetes.default",
-        "kubernetes.default.svc",
-    ];
-    let mut own = vec![IpAddr::V4(Ipv4Addr::LOCALHOST), KUBERNETES];
-    own.extend(ADDRESSES);
-    pki.server("kube-apiserver", &own, &names).map(drop)
-}
-
-/// Certificates and keys are named, not contained: they can change under whoever uses them. The authority is a copy, so that it
-/// changes when the user's own certificate does.
-fn write_kubeconfig(pki: &Pki, user: &str, group: Option<&str>) -> Result<PathBuf> {
-    let identity = pki.client(user, group)?;
-    let authority = identity.key.with_extension("ca.crt");
-    let text = fs::read_to_string(pki.authority()).context("read the authority")?;
-    write(&authority, &text)?;
-    let user = format!(
-        "client-certificate: {}, client-key: {}",
-        identity.certificate.display(),
-        identity.key.display()
-    );
-    let path = identity.key.with_extension("kubeconfig");
-    write(&path, &kubeconfig(&authority, &user))?;
-    Ok(path)
-}
-
-fn kubeconfig(authority: &Path, user: &str) -> String {
-    format!(
-        "apiVersion: v1\nkind: Config\ncurrent-context: lab\n\
-         contexts: [{{name: lab, context: {{cluster: lab, user: lab}}}}]\n\
-         clusters: [{{name: lab, cluster: {{server: \"{}\", certificate-authority: {}}}}}]\n\
-         users: [{{name: lab, user: {{{user}}}}}]\n",
-        url(API_PORT),
-        authority.display(),
-    )
-}
-
 impl Site {
     fn new(lab: &Arc<Lab>, programs: &Programs) -> Result<Self> {
         let netns = lab.outsider.as_ref();
@@ -323,6 +301,16 @@ impl Site {
             format!("--tls-private-key-file={}", file("kube-apiserver.key")),
             format!("--client-ca-file={}", file("ca.crt")),
             "--authorization-mode=Node,RBAC".to_owned(),
+            "--enable-admission-plugins=NodeRestriction".to_owned(),
+            format!(
+                "--kubelet-client-certificate={}",
+                file("kube-apiserver-kubelet-client.crt")
+            ),
+            format!(
+                "--kubelet-client-key={}",
+                file("kube-apiserver-kubelet-client.key")
+            ),
+            "--kubelet-preferred-address-types=InternalIP".to_owned(),
             "--allow-privileged=true".to_owned(),
             format!("--service-cluster-ip-range={}", cluster_cidrs()),
             format!("--service-account-key-file={}", file("sa.pub")),
@@ -332,7 +320,24 @@ impl Site {
         self.start("kube-apiserver", &arguments)
     }
 
-    fn start_controllers(&self, kubeconfig: &Path) -> Result<Process> {
+    fn start_scheduler(&self, kubeconfig: &Path) -> Result<Process> {
+        let kubeconfig = kubeconfig.display();
+        let arguments = [
+            format!("--kubeconfig={kubeconfig}"),
+            format!("--authentication-kubeconfig={kubeconfig}"),
+            format!("--authorization-kubeconfig={kubeconfig}"),
+            "--bind-address=127.0.0.1".to_owned(),
+            format!("--cert-dir={}", self.dir.join("scheduler").display()),
+            "--leader-elect=false".to_owned(),
+        ];
+        self.start("kube-scheduler", &arguments)
+    }
+
+    fn start_controllers(&self, kubeconfig: &Path, kubelets: Kubelets) -> Result<Process> {
+        let more = match kubelets {
+            Kubelets::StandIns => "",
+            Kubelets::Real => NODE_CONTROLLERS,
+        };
         let kubeconfig = kubeconfig.display();
         let pki = self.dir.join("pki");
         let arguments = [
@@ -353,7 +358,8 @@ impl Site {
             "--kube-api-qps=500".to_owned(),
             "--kube-api-burst=1000".to_owned(),
             "--endpointslice-updates-batch-period=0s".to_owned(),
-            format!("--controllers={CONTROLLERS}"),
+            format!("--controllers={CONTROLLERS}{more}"),
+            "--node-monitor-grace-period=16s".to_owned(),
         ];
         self.start("kube-controller-manager", &arguments)
     }

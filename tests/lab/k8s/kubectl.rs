@@ -62,14 +62,10 @@ impl Kubectl {
 
     fn with_input(&self, words: &[&str], input: &str) -> Result<String> {
         let mut command = Command::new(&self.program);
-        command
-            .arg("--kubeconfig")
-            .arg(&self.kubeconfig)
-            .args(words);
+        command.arg("--kubeconfig").arg(&self.kubeconfig);
         // Discovery is kept in the home directory otherwise, where a cluster of yesterday may have the same address.
-        command
-            .arg("--cache-dir")
-            .arg(self.kubeconfig.with_extension("cache"));
+        let cache = self.kubeconfig.with_extension("cache");
+        command.arg("--cache-dir").arg(cache).args(words);
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::api::{Api, unless_conflicting};
 use super::pod::{ApiPod, ready_status};
-use crate::lab::Lab;
+use crate::lab::{Lab, Node};
 use crate::process::Process;
 use crate::servers;
 
@@ -45,6 +45,7 @@ impl Kubelet {
             lab,
             api,
             running: BTreeMap::new(),
+            bound: Vec::new(),
             used: BTreeMap::new(),
             starts: 0,
         };
@@ -84,6 +85,8 @@ struct State {
     api: Api,
     /// By uid.
     running: BTreeMap<String, Running>,
+    /// How many Pods are bound to each node, those without a server yet too.
+    bound: Vec<usize>,
     /// When each place was last taken, as the number of a start: the one that is free for the longest is taken next.
     used: BTreeMap<Place, u64>,
     starts: u64,
@@ -111,6 +114,11 @@ impl State {
         // Who is gone without us (deleted by force) has no server either.
         self.running
             .retain(|uid, _| pods.iter().any(|pod| pod.uid == *uid));
+        let of_node = |node: &Node| {
+            let on = |pod: &&ApiPod| pod.node.as_ref() == Some(&node.name);
+            pods.iter().filter(on).count()
+        };
+        self.bound = self.lab.nodes.iter().map(of_node).collect();
         for pod in &pods {
             self.bring(pod)
                 .with_context(|| format!("Pod {}/{}", pod.namespace, pod.name))?;
@@ -158,19 +166,20 @@ impl State {
         Ok(())
     }
 
-    /// The node with the fewest Pods among those that a Pod may be on and that have room.
-    fn choose(&self, pod: &ApiPod) -> Option<String> {
+    /// The node with the fewest Pods among those that a Pod may be on and that have room; it counts as bound there.
+    fn choose(&mut self, pod: &ApiPod) -> Option<String> {
+        let nodes = &self.lab.nodes;
         let fits = |index: &usize| {
-            let name = &self.lab.nodes[*index].name;
-            pod.only_node.as_ref().is_none_or(|only| only == name)
-                && (pod.host_network || self.free(*index).is_some())
+            let node = &nodes[*index];
+            pod.only_node.as_ref().is_none_or(|only| *only == node.name)
+                && (pod.host_network || self.bound[*index] < node.pods.len())
         };
-        let load = |index: &usize| {
-            let on = |running: &&Running| running.place.is_some_and(|(node, _)| node == *index);
-            self.running.values().filter(on).count()
-        };
-        let node = (0..self.lab.nodes.len()).filter(fits).min_by_key(load)?;
-        Some(self.lab.nodes[node].name.clone())
+        let node = (0..nodes.len())
+            .filter(fits)
+            .min_by_key(|index| self.bound[*index])?;
+        let name = nodes[node].name.clone();
+        self.bound[node] += 1;
+        Some(name)
     }
 
     fn free(&self, node: usize) -> Option<Place> {

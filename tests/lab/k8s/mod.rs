@@ -4,15 +4,19 @@
 //! the lab's Pods. Knows nothing of nodeport. Invariant: everything runs in the lab's namespaces and is recorded there, so the lab
 //! removes it.
 
+mod access;
 pub mod api;
 mod ask;
 pub mod control;
+pub mod image;
 pub mod kubectl;
 pub mod kubelet;
+pub mod node;
 pub mod nodes;
 pub mod pki;
 mod pod;
 pub mod programs;
+pub mod real;
 pub mod relay;
 
 use std::sync::Arc;
@@ -24,15 +28,18 @@ use crate::agent::AgentSpec;
 use crate::lab::Lab;
 use crate::spec::LabSpec;
 use api::Api;
-use control::{ADDRESSES, ControlPlane};
+use control::{ADDRESSES, ControlPlane, Kubelets};
 use kubectl::Kubectl;
 use kubelet::Kubelet;
+use node::RealNode;
 use programs::Programs;
 
 /// A lab with a control plane and Nodes.
 #[derive(Debug)]
 pub struct Kubernetes {
-    /// Plays scheduler and kubelets; without it Pods stay pending.
+    /// The real nodes, if they are.
+    pub nodes: Vec<RealNode>,
+    /// Plays scheduler and kubelets; without either Pods stay pending.
     pub kubelet: Option<Kubelet>,
     /// Runs on the lab's outsider.
     pub control: ControlPlane,
@@ -51,11 +58,12 @@ impl Kubernetes {
     /// If the programs are not there, or one of them does not start.
     pub fn start(spec: LabSpec, programs: &Programs) -> Result<Self> {
         let lab = Arc::new(spec.outsider(&ADDRESSES).start()?);
-        let control = ControlPlane::start(&lab, programs)?;
+        let control = ControlPlane::start(&lab, programs, Kubelets::StandIns)?;
         let api = control.api()?;
-        nodes::create(&lab, &api)?;
+        nodes::create(&lab, &api, Kubelets::StandIns)?;
         let kubelet = Kubelet::start(Arc::clone(&lab), api.clone())?;
         Ok(Self {
+            nodes: Vec::new(),
             kubelet: Some(kubelet),
             kubectl: control.kubectl()?,
             control,

@@ -6,16 +6,24 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::api::Api;
+use super::control::Kubelets;
 use crate::lab::{Lab, Node};
 use crate::spec::NodeSpec;
 
-/// Creates a Node for each node of the lab, ready and without taints.
+/// Creates a Node for each node of the lab; ready and without taints if its kubelet is a stand-in, which reports none.
 ///
 /// # Errors
 /// If the API server refuses one.
-pub fn create(lab: &Lab, api: &Api) -> Result<()> {
+pub fn create(lab: &Lab, api: &Api, kubelets: Kubelets) -> Result<()> {
     for (spec, node) in lab.spec.nodes.iter().zip(&lab.nodes) {
-        api.post("/api/v1/nodes", &object(lab, spec, node))?;
+        let mut object = object(lab, spec, node);
+        if kubelets == Kubelets::Real {
+            object["status"] = Value::Null;
+        }
+        api.post("/api/v1/nodes", &object)?;
+        if kubelets == Kubelets::Real {
+            continue;
+        }
         // Admission taints new Nodes as not ready, and no controller runs that would remove it.
         let path = format!("/api/v1/nodes/{}", node.name);
         api.patch(&path, &json!({"spec": {"taints": null}}))?;

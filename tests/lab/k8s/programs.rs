@@ -2,7 +2,7 @@
 //!
 //! Refuses to know how they are built.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -30,6 +30,14 @@ impl Programs {
             format!("{VARIABLE} is not set: `cargo xtask test cluster` builds the programs of Kubernetes and sets it")
         })?;
         Ok(Self::new(&list))
+    }
+
+    /// All directories, as `PATH` has them.
+    ///
+    /// # Errors
+    /// If one has a colon in its name.
+    pub fn list(&self) -> Result<OsString> {
+        std::env::join_paths(&self.0).context("a directory of programs")
     }
 
     /// The path of a program.

@@ -1,0 +1,3 @@
+module nodeport.test/pod
+
+go 1.26.0
