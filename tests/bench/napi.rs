@@ -12,7 +12,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 /// The core of the node.
 pub(crate) const NODE_CORE: usize = 1;
-/// The core of the client and of the far end.
+/// The core of the generator, and of clients and servers.
 pub(crate) const END_CORE: usize = 0;
 
 /// Has a device's NAPI run in a thread.
@@ -46,7 +46,7 @@ pub(crate) fn threads(device: &str) -> Vec<Pid> {
     .collect()
 }
 
-/// Puts a device's NAPI threads on a core; those of the ends go first there, so that the generator cannot keep them from running.
+/// Puts a device's NAPI threads on a core.
 pub(crate) fn pin(device: &str, core: usize) -> Result<Vec<Pid>> {
     let threads = threads(device);
     if threads.is_empty() {
@@ -54,16 +54,6 @@ pub(crate) fn pin(device: &str, core: usize) -> Result<Vec<Pid>> {
     }
     for thread in &threads {
         pin_thread(Some(*thread), core)?;
-        if core == END_CORE {
-            let pid = thread.as_raw_nonzero().to_string();
-            let output = std::process::Command::new("chrt")
-                .args(["--fifo", "--pid", "1", &pid])
-                .output()
-                .context("run chrt")?;
-            if !output.status.success() {
-                bail!("chrt: {}", String::from_utf8_lossy(&output.stderr).trim());
-            }
-        }
     }
     Ok(threads)
 }

@@ -12,7 +12,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use nodeport_tests::{Netns, Spaces};
 
-use crate::napi::{self, END_CORE, NODE_CORE};
+use crate::napi::{self, NODE_CORE};
 
 /// The four namespaces.
 pub(crate) struct Stage {
@@ -27,7 +27,7 @@ pub(crate) const BACKEND_PORT: u16 = 8080;
 /// Endpoints of each Service.
 pub(crate) const ENDPOINTS: u8 = 3;
 
-/// A device of the stage: name, link-layer address, core of its NAPI.
+/// A device of the stage.
 pub(crate) struct Device {
     /// Its namespace.
     pub(crate) space: &'static str,
@@ -52,6 +52,7 @@ pub(crate) const SINK: Device = device("sink", "bs", "bf", 5);
 /// The Pod's.
 pub(crate) const POD: Device = device("pod", "bp", "bl", 6);
 
+const OF_NODE: [&Device; 3] = [&UPLINK, &FABRIC, &LOCAL];
 const DEVICES: [&Device; 6] = [&UPLINK, &FABRIC, &LOCAL, &CLIENT, &SINK, &POD];
 
 const fn device(space: &'static str, name: &'static str, peer: &'static str, number: u8) -> Device {
@@ -71,14 +72,6 @@ impl Device {
 
     fn mac_text(&self) -> String {
         format!("02:00:00:00:be:{:02x}", self.number)
-    }
-
-    fn core(&self) -> usize {
-        if self.space == "node" {
-            NODE_CORE
-        } else {
-            END_CORE
-        }
     }
 }
 
@@ -119,7 +112,7 @@ impl Stage {
         stage.links()?;
         stage.node_lines()?;
         stage.end_lines()?;
-        for device in DEVICES {
+        for device in OF_NODE {
             napi::make_threaded(stage.space(device), device.name)?;
         }
         Ok(stage)
@@ -139,16 +132,15 @@ impl Stage {
         Ok(index.trim().parse()?)
     }
 
-    /// Puts every NAPI thread of the stage's devices on its core. To be done again after XDP was attached or GRO switched. Those of the node are returned.
+    /// Puts the node's NAPI threads on their core, and returns them. To be done again after XDP was attached or GRO switched.
+    ///
+    /// The ends have no such threads: they receive within those of the node that sent to them.
     pub(crate) fn pin() -> Result<Vec<rustix::process::Pid>> {
-        let mut of_node = Vec::new();
-        for device in DEVICES {
-            let threads = napi::pin(device.name, device.core())?;
-            if device.core() == NODE_CORE {
-                of_node.extend(threads);
-            }
+        let mut threads = Vec::new();
+        for device in OF_NODE {
+            threads.extend(napi::pin(device.name, NODE_CORE)?);
         }
-        Ok(of_node)
+        Ok(threads)
     }
 
     fn settings(&self) -> Result<()> {

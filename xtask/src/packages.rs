@@ -40,11 +40,6 @@ pub(crate) const TOOLS: &[Tool] = &[
         "kube-proxy's rules in `cargo xtask bench`",
     ),
     tool(
-        "chrt",
-        "util-linux",
-        "keeps the ends of `cargo xtask bench` ahead of its generator",
-    ),
-    tool(
         "tcpdump",
         "tcpdump",
         "what was on the wire when a test failed",
