@@ -193,9 +193,7 @@ impl Shared {
                 .iter()
                 .flat_map(|device| device_problems(device, self.xdp_required)),
         );
-        let deaf = self.deaf.lock().unwrap_or_else(PoisonError::into_inner);
-        problems.extend(deaf.values().cloned());
-        drop(deaf);
+        problems.extend(self.deaf());
         problems.extend(
             self.service_health
                 .get()
@@ -243,6 +241,12 @@ impl Shared {
             not_honoured: self.not_honoured.clone(),
             outcomes,
         }
+    }
+
+    /// Servers that cannot listen, in words.
+    fn deaf(&self) -> Vec<String> {
+        let deaf = self.deaf.lock().unwrap_or_else(PoisonError::into_inner);
+        deaf.values().cloned().collect()
     }
 
     /// Packets by hook and outcome; what keeps them from being read goes to `problems`.

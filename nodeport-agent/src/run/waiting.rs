@@ -57,7 +57,7 @@ mod tests {
         waiting.add(vec![(Family::V4, at(5))]);
         assert_eq!(
             waiting.written(Family::V6, at(61)),
-            [Duration::from_secs(60)]
+            [Duration::from_mins(1)]
         );
         assert_eq!(waiting.written(Family::V4, at(6)), [Duration::from_secs(1)]);
     }

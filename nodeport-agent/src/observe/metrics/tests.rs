@@ -114,9 +114,8 @@ fn network_programming_has_the_buckets_of_the_service_level_indicator() {
     }
 }
 
-#[test]
-fn a_status_becomes_series_and_what_is_gone_from_it_is_gone() {
-    let metrics = Metrics::new().expect("the catalog is right");
+/// Something of everything.
+fn full_status() -> Status {
     let hook = |mode| HookState {
         mode,
         since: None,
@@ -168,6 +167,13 @@ fn a_status_becomes_series_and_what_is_gone_from_it_is_gone() {
     status
         .rejected
         .push(serde_json::json!({"severity": "error"}));
+    status
+}
+
+#[test]
+fn a_status_becomes_series_and_what_is_gone_from_it_is_gone() {
+    let metrics = Metrics::new().expect("the catalog is right");
+    let mut status = full_status();
     let given = text(&metrics, &status);
     for line in [
         "nodeport_build_info{version=\"1.2.3\"} 1",

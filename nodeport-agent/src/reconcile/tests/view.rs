@@ -61,11 +61,7 @@ fn family<A: IpBytes>(
             })
             .collect()
     };
-    let mut keep: BTreeMap<u32, BTreeSet<SocketAddr>> = BTreeMap::new();
-    for (key, _) in store.entries::<Serving<A>>().expect("readable") {
-        let endpoint = socket(key.address, key.port);
-        keep.entry(key.service).or_default().insert(endpoint);
-    }
+    let keep = keep::<A>(store);
     let ranges = ranges::<A>(store);
     for (key, value) in store.entries::<Frontends<A>>().expect("readable") {
         let name = text(&key);
@@ -106,6 +102,16 @@ fn family<A: IpBytes>(
     for (address, value) in store.entries::<Addresses<A>>().expect("readable") {
         view.addresses.insert(address.ip(), value.flags);
     }
+}
+
+/// The endpoints that UDP flows of each service port may keep.
+fn keep<A: IpBytes>(store: &impl Store) -> BTreeMap<u32, BTreeSet<SocketAddr>> {
+    let mut keep: BTreeMap<u32, BTreeSet<SocketAddr>> = BTreeMap::new();
+    for (key, _) in store.entries::<Serving<A>>().expect("readable") {
+        let endpoint = SocketAddr::new(key.address.ip(), u16::from_be_bytes(key.port));
+        keep.entry(key.service).or_default().insert(endpoint);
+    }
+    keep
 }
 
 /// The ranges of each service port.
@@ -206,12 +212,17 @@ pub(super) fn wanted(desired: &Desired) -> View {
                 address_flags::VIRTUAL | (u32::from(cluster_ip) * address_flags::CLUSTER_IP);
         }
     }
+    node_addresses(desired, &mut view);
+    view.services = services.into_values().collect();
+    view
+}
+
+/// What the node's own addresses should be.
+fn node_addresses(desired: &Desired, view: &mut View) {
     for ip in &desired.host_addresses {
         *view.addresses.entry(*ip).or_default() |= address_flags::HOST;
     }
     for ip in &desired.node_port_addresses {
         *view.addresses.entry(*ip).or_default() |= address_flags::NODE_PORT;
     }
-    view.services = services.into_values().collect();
-    view
 }
