@@ -194,10 +194,10 @@ fn output_that_nobody_reads_is_no_error() {
         command
     };
     let output = plan().stdout(unread()).output().expect("plan");
-    assert_eq!(
-        (output.status.code(), said(&output).as_str()),
-        (Some(0), "")
-    );
+    // What it reports of the objects is on standard error, which is read.
+    let told = said(&output);
+    let quiet = output.status.success() && !told.contains("panicked");
+    assert!(quiet, "{told}");
     // Neither its output nor its errors are read.
     let mut wrong = agent("dump frontends --pin-dir /nowhere", place.path());
     let status = wrong.stdout(unread()).stderr(unread()).status();
