@@ -21,7 +21,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use values::{GoDuration, LogLevel};
 
 use crate::config::{ConfigFile, KubeProxyFlags};
-use crate::datapath::{DatapathLog, PortRange, Sizes, XdpPolicy, chain};
+use crate::datapath::{DatapathLog, PortRange, Sizes, SocketArgs, XdpPolicy, chain};
 use crate::model::snapshot::node_name;
 use crate::observe::logging;
 use crate::source::Choice;
@@ -232,6 +232,9 @@ pub struct RunArgs {
     /// Shortest time between two updates of the maps; none unless given (also in KubeProxyConfiguration)
     #[arg(long, value_name = "DURATION")]
     pub min_sync_period: Option<GoDuration>,
+    /// Sockets.
+    #[command(flatten)]
+    pub sockets: SocketArgs,
     /// Sizes.
     #[command(flatten)]
     pub sizes: Sizes,
@@ -319,6 +322,7 @@ pub struct CleanArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::datapath::SocketScope;
     use clap::CommandFactory as _;
 
     fn run(line: &str) -> RunArgs {
@@ -350,6 +354,8 @@ mod tests {
         };
         assert_eq!(args.service_node_port_range, range);
         assert_eq!(args.sizes, Sizes::default());
+        assert_eq!(args.sockets.socket_lb, SocketScope::All);
+        assert_eq!(args.sockets.cgroup_root, None);
         assert_eq!(args.datapath_log, DatapathLog::Off);
     }
 
@@ -381,6 +387,7 @@ mod tests {
             "agent run --node-name n1 --manifests",
             "agent run --node-name n1 --manifests a --flows-max 0",
             "agent run --node-name n1 --manifests a --xdp fast",
+            "agent run --node-name n1 --manifests a --socket-lb some",
             "agent run --node-name n1 --manifests a --service-node-port-range 9-8",
             "agent dump everything",
             "agent plan --node-name n1 --manifests a --against f --pin-dir d",

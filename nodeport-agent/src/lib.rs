@@ -13,6 +13,7 @@ pub mod observe;
 pub mod plan;
 pub mod reconcile;
 pub mod run;
+pub mod sockets;
 pub mod source;
 
 /// The BPF programs.

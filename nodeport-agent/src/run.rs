@@ -23,8 +23,8 @@ use crate::cli::RunArgs;
 use crate::config::{ConfigFile, Settings, until_changed};
 use crate::datapath::devices::{Cover, Criteria, DeviceTable, Follower, Observed, UsedHops};
 use crate::datapath::{
-    Attacher, Config, ControlMap, DatapathError, Loaded, Lock, Pins, TcApi, load, preflight,
-    snat_ranges,
+    Attacher, Config, ControlMap, DatapathError, Loaded, Lock, Pins, Refusals, SocketScope,
+    SocketState, TcApi, cover_sockets, load, preflight, snat_ranges,
 };
 use crate::flows::{Expiry, Lifetimes, Tally};
 use crate::host::{self, Asked, Proc};
@@ -35,6 +35,7 @@ use crate::object::OBJECT;
 use crate::observe::metrics::MetricsError;
 use crate::observe::server::{self, Question, SocketError};
 use crate::reconcile::{Monotonic, Reconciler};
+use crate::sockets::StaleSockets;
 use crate::source::{Source, SourceError};
 use shared::Shared;
 use sync::Sync;
@@ -105,6 +106,7 @@ pub fn run(args: &RunArgs, settings: &Settings, file: Option<&ConfigFile>) -> Re
         xdp: args.xdp,
         tc: None,
         sizes: args.sizes,
+        sockets: args.sockets.clone(),
         node_ports: args.service_node_port_range,
         log: args.datapath_log,
     };
@@ -160,6 +162,7 @@ struct Kernel {
     control: Arc<ControlMap>,
     store: KernelStore,
     hops: Arc<UsedHops>,
+    sockets: SocketState,
 }
 
 impl Agent {
@@ -191,8 +194,13 @@ impl Agent {
         let surface = agent.show(args, settings, &shared)?;
         let kernel = agent.load(config).await?;
         shared.opened(kernel.store.clone());
+        shared.covers_sockets(kernel.sockets.clone());
         let criteria = agent.follow_devices(args, config, &kernel, seen)?;
         agent.expire_flows(&kernel, settings.lifetimes(), surface.tally(), &shared)?;
+        if args.sockets.socket_lb != SocketScope::Off {
+            let stale = StaleSockets::new(kernel.store.clone(), Arc::clone(&kernel.control));
+            agent.spawn("stale sockets", stale.run());
+        }
         let choice = args.objects.source().map_err(SourceError::from)?;
         let source = Source::follow(choice, &node_name).await?;
         shared.follows(source.progress());
@@ -208,6 +216,7 @@ impl Agent {
             totals: Totals::default(),
             node_name,
             options,
+            holds_node_ports: args.sockets.hold_node_ports,
             min_period: args.min_sync_period.map_or(Duration::ZERO, |given| given.0),
         };
         agent.spawn("sync", sync.run());
@@ -226,7 +235,15 @@ impl Agent {
         if let Some(lines) = loaded.log_lines(config.log)? {
             self.spawn("log lines", lines.forward());
         }
-        let control = Arc::new(ControlMap::open(&pins, config.node_ports)?);
+        if config.sockets.hold_node_ports {
+            self.spawn("refusals", Refusals::open(&pins)?.tell());
+        }
+        let control = ControlMap::open(&pins, config.node_ports, &config.sockets)?;
+        let control = Arc::new(control);
+        let sockets = cover_sockets(&mut loaded, &pins, &config.sockets);
+        for problem in sockets.error.iter().chain(&sockets.warning) {
+            tracing::warn!("{problem}");
+        }
         let raised = Arc::clone(&control);
         let store =
             KernelStore::open(&pins.maps())?.raising(move || raised.raise_endpoints().map(drop));
@@ -236,6 +253,7 @@ impl Agent {
             control,
             store,
             hops: Arc::default(),
+            sockets,
         })
     }
 

@@ -8,7 +8,7 @@ use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{SchedClassifier, TcAttachType};
 use nodeport_agent::datapath::{
     Attached, Attacher, Config, ControlMap, DatapathError, DatapathLog, Loaded, Lock, Mode, PINNED,
-    Pins, Place, PortRange, Removed, Sizes, Target, TcApi, XdpPolicy, XdpState, clean, kernel,
+    Pins, Place, Removed, Sizes, SocketArgs, Target, TcApi, XdpPolicy, XdpState, clean, kernel,
     load, pinned_places,
 };
 use nodeport_agent::object::OBJECT;
@@ -22,10 +22,8 @@ fn config() -> Config {
         xdp: XdpPolicy::Auto,
         tc: None,
         sizes: Sizes::default(),
-        node_ports: PortRange {
-            first: 30000,
-            last: 32767,
-        },
+        sockets: SocketArgs::default(),
+        node_ports: "30000-32767".parse().expect("a range"),
         log: DatapathLog::Off,
     }
 }
@@ -133,7 +131,7 @@ fn programs_load_and_maps_are_pinned() {
         let config = config();
         let pins = Pins::new(&config.pin_dir);
         let mut loaded = load(OBJECT, &pins, &config).expect("loaded");
-        let control = ControlMap::open(&pins, config.node_ports).expect("control");
+        let control = ControlMap::open(&pins, config.node_ports, &config.sockets).expect("control");
         assert_eq!(control.get().hz, kernel::hz());
         let before = loaded.jiffies().expect("jiffies");
         std::thread::sleep(std::time::Duration::from_millis(500));

@@ -5,7 +5,7 @@ mod inside;
 use std::time::{Duration, Instant};
 
 use nodeport_agent::datapath::{
-    Config, DatapathLog, Pins, PortRange, Sizes, XdpPolicy, kernel, load,
+    Config, DatapathLog, Pins, PortRange, Sizes, SocketArgs, XdpPolicy, kernel, load,
 };
 use nodeport_agent::flows::pair::mirror;
 use nodeport_agent::flows::{FlowTable, Lifetimes, Now, Table, Walked, Walker};
@@ -77,6 +77,7 @@ fn config() -> Config {
         xdp: XdpPolicy::Off,
         tc: None,
         sizes: Sizes::default(),
+        sockets: SocketArgs::default(),
         node_ports: PortRange {
             first: 30000,
             last: 32767,

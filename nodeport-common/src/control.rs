@@ -26,8 +26,11 @@ pub struct Control {
     pub reject_burst: u32,
     /// Source ports for translated flows: up to two segments, outside the NodePort range and `ip_local_port_range`.
     pub snat: [PortSegment; 2],
+    /// Cookie of the node's own network namespace (`SO_NETNS_COOKIE`), low half first; zero if it is not known, and then no socket is
+    /// translated.
+    pub host_netns: [u32; 2],
     /// Zero.
-    pub pad: [u32; 5],
+    pub pad: [u32; 3],
 }
 
 /// A run of source ports, host order. 4 bytes.
@@ -44,6 +47,12 @@ pub struct PortSegment {
 pub mod control_flags {
     /// The kernel's `bpf_fib_lookup` can give the source address (`BPF_FIB_LOOKUP_SRC`, Linux 6.7).
     pub const FIB_SOURCE: u32 = 1;
+    /// Only sockets of the node's own network namespace are translated.
+    pub const HOST_SOCKETS_ONLY: u32 = 1 << 1;
+    /// Processes of the node reach NodePorts on loopback addresses, too.
+    pub const LOOPBACK_NODE_PORTS: u32 = 1 << 2;
+    /// Processes of the node are refused ports that are live NodePorts.
+    pub const HOLD_NODE_PORTS: u32 = 1 << 3;
 }
 
 /// A device that a program is attached to, or that packets are redirected to. 40 bytes.

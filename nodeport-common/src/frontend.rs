@@ -90,14 +90,14 @@ pub mod backend_flags {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 #[repr(C, align(4))]
 pub struct ServingKey<A> {
-    /// [`Frontend::service`].
-    pub service: u32,
-    /// Address of the endpoint.
+    /// Address of the endpoint; first, so that it lies well on a program's stack.
     pub address: A,
     /// Port of the endpoint, network order.
     pub port: [u8; 2],
     /// Zero.
     pub pad: [u8; 2],
+    /// [`Frontend::service`].
+    pub service: u32,
 }
 
 /// A client of a service port: key of `AFFINITY4` and `AFFINITY6`. Which front end it asked is not part of it (behaviours 11.1).

@@ -13,6 +13,7 @@ mod control;
 mod flow;
 mod frontend;
 mod outcome;
+mod socket;
 
 pub use control::{
     Address, Control, Device, PortSegment, TokenBucket, address_flags, control_flags, device_flags,
@@ -23,6 +24,7 @@ pub use frontend::{
     backend_flags, frontend_flags,
 };
 pub use outcome::{Counters, Hook, Outcome};
+pub use socket::{Bind, Socket, SocketKey, socket_flags, socket_roles};
 
 /// Version of the map layouts. Maps, programs and links are pinned under `<bpffs>/nodeport/v<ABI_VERSION>/`.
 pub const ABI_VERSION: u32 = 1;
@@ -88,6 +90,12 @@ pub mod maps {
     pub const FRAGMENTS4: &str = "FRAGMENTS4";
     /// See [`FRAGMENTS4`].
     pub const FRAGMENTS6: &str = "FRAGMENTS6";
+    /// LRU hash: [`SocketKey`](crate::SocketKey) -> [`Socket`](crate::Socket): sockets whose destinations were translated.
+    pub const SOCKETS4: &str = "SOCKETS4";
+    /// See [`SOCKETS4`].
+    pub const SOCKETS6: &str = "SOCKETS6";
+    /// Ring buffer of [`Bind`](crate::Bind): processes that were refused a port.
+    pub const BINDS: &str = "BINDS";
     /// Array of two rows of 65,536 bytes: 1 for each hash of an address (row 0) and each port (row 1) that was the destination of
     /// packets of a flow. Never unset: a packet to another destination has no flow.
     pub const DESTINATIONS: &str = "DESTINATIONS";
@@ -107,6 +115,26 @@ pub mod programs {
     pub const TC_INGRESS: &str = "nodeport_in";
     /// TC egress of every covered device: replies of local backends.
     pub const TC_EGRESS: &str = "nodeport_out";
+    /// The cgroup's `connect(2)`.
+    pub const CONNECT4: &str = "nodeport_conn4";
+    /// See [`CONNECT4`].
+    pub const CONNECT6: &str = "nodeport_conn6";
+    /// The cgroup's `sendmsg(2)` with an address, UDP.
+    pub const SENDMSG4: &str = "nodeport_send4";
+    /// See [`SENDMSG4`].
+    pub const SENDMSG6: &str = "nodeport_send6";
+    /// The cgroup's `recvmsg(2)` with an address, UDP.
+    pub const RECVMSG4: &str = "nodeport_recv4";
+    /// See [`RECVMSG4`].
+    pub const RECVMSG6: &str = "nodeport_recv6";
+    /// The cgroup's `getpeername(2)`.
+    pub const GETPEERNAME4: &str = "nodeport_peer4";
+    /// See [`GETPEERNAME4`].
+    pub const GETPEERNAME6: &str = "nodeport_peer6";
+    /// The cgroup's `bind(2)`, after the kernel granted it.
+    pub const POST_BIND4: &str = "nodeport_bind4";
+    /// See [`POST_BIND4`].
+    pub const POST_BIND6: &str = "nodeport_bind6";
     /// XDP, never attached: returns the low 32 bits of the kernel's jiffies, by test run.
     pub const CLOCK: &str = "nodeport_clock";
 }

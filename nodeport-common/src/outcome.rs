@@ -76,9 +76,9 @@ outcomes! {
     /// Matches a flow that is translated when it leaves the host's stack; goes on unmodified until then. Uplinks do not
     /// look for such flows.
     AwaitsEgress, awaits_egress;
-    /// Translated towards a backend on this node; the host's stack delivers it.
+    /// Translated towards a backend on this node; the host's stack delivers it. A socket's destination likewise.
     ToLocalBackend, to_local_backend;
-    /// Translated towards a backend through the host's stack, the client's address kept.
+    /// Translated towards a backend through the host's stack, the client's address kept. A socket's destination likewise.
     ToRoutedBackend, to_routed_backend;
     /// Translated towards a backend with our source address, and redirected to its next hop.
     ToRemoteBackend, to_remote_backend;
@@ -88,11 +88,11 @@ outcomes! {
     ReplyFromStack, reply_from_stack;
     /// An ICMP error about a translated flow, translated with the packet it quotes.
     IcmpTranslated, icmp_translated;
-    /// The Service has no usable endpoint; answered with port unreachable, or for TCP with a reset.
+    /// The Service has no usable endpoint; answered with port unreachable, for TCP with a reset, for a socket with an error.
     RejectedNoEndpoint, rejected_no_endpoint;
     /// The Service has no usable endpoint, but no answer may be sent (its budget is used up, or RFC 1122 and RFC 4443 forbid one); dropped.
     RejectSuppressed, reject_suppressed;
-    /// Traffic policy Local and no endpoint on this node; dropped in silence.
+    /// Traffic policy Local and no endpoint on this node; dropped in silence, for a socket answered with an error.
     DroppedNoLocalEndpoint, dropped_no_local_endpoint;
     /// The client is in none of the Service's `loadBalancerSourceRanges`; dropped in silence.
     DroppedSourceRange, dropped_source_range;
@@ -112,6 +112,12 @@ outcomes! {
     NoRoute, no_route;
     /// The kernel refused to rewrite or extend the packet; dropped.
     RewriteFailed, rewrite_failed;
+    /// A socket was told the front end that it asked in the place of the endpoint that it got (`recvmsg`, `getpeername`).
+    PeerNamed, peer_named;
+    /// The table of sockets refused an entry; the datagram goes on unmodified.
+    SocketTableFailed, socket_table_failed;
+    /// A process asked for a port that is a live NodePort, and was refused it.
+    BindRefused, bind_refused;
 }
 
 /// Where a program runs: index into the per-CPU array `OUTCOMES`.
@@ -124,11 +130,16 @@ pub enum Hook {
     TcIngress,
     /// TC egress.
     TcEgress,
+    /// Sockets of a cgroup: no packet, but what a process asks of its socket.
+    Socket,
 }
 
 impl Hook {
     /// All hooks, in order.
-    pub const ALL: &[Self] = &[Self::Xdp, Self::TcIngress, Self::TcEgress];
+    pub const ALL: &[Self] = &[Self::Xdp, Self::TcIngress, Self::TcEgress, Self::Socket];
+
+    /// Those that are on devices, and see packets.
+    pub const ON_DEVICES: &[Self] = &[Self::Xdp, Self::TcIngress, Self::TcEgress];
 
     /// The name as it stands in counters, metrics and `status`.
     #[must_use]
@@ -137,6 +148,7 @@ impl Hook {
             Self::Xdp => "xdp",
             Self::TcIngress => "tc_ingress",
             Self::TcEgress => "tc_egress",
+            Self::Socket => "socket",
         }
     }
 }

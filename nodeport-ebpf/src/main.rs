@@ -10,8 +10,8 @@
 
 mod kernel;
 
-use aya_ebpf::macros::{classifier, xdp};
-use aya_ebpf::programs::{TcContext, XdpContext};
+use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr, classifier, xdp};
+use aya_ebpf::programs::{SockAddrContext, SockContext, TcContext, XdpContext};
 
 /// XDP on uplinks: from the wire to backends on other nodes and back, past the host's stack.
 #[xdp]
@@ -29,6 +29,66 @@ pub fn nodeport_in(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn nodeport_out(ctx: TcContext) -> i32 {
     kernel::tc::egress(&ctx)
+}
+
+/// A process connects a socket.
+#[cgroup_sock_addr(connect4)]
+pub fn nodeport_conn4(ctx: SockAddrContext) -> i32 {
+    kernel::sockets::connect4(&ctx)
+}
+
+/// A process connects a socket.
+#[cgroup_sock_addr(connect6)]
+pub fn nodeport_conn6(ctx: SockAddrContext) -> i32 {
+    kernel::sockets::connect6(&ctx)
+}
+
+/// A process sends a datagram and says where.
+#[cgroup_sock_addr(sendmsg4)]
+pub fn nodeport_send4(ctx: SockAddrContext) -> i32 {
+    kernel::sockets::sendmsg4(&ctx)
+}
+
+/// A process sends a datagram and says where.
+#[cgroup_sock_addr(sendmsg6)]
+pub fn nodeport_send6(ctx: SockAddrContext) -> i32 {
+    kernel::sockets::sendmsg6(&ctx)
+}
+
+/// A process receives a datagram and asks from whom.
+#[cgroup_sock_addr(recvmsg4)]
+pub fn nodeport_recv4(ctx: SockAddrContext) -> i32 {
+    kernel::sockets::name4(&ctx)
+}
+
+/// A process receives a datagram and asks from whom.
+#[cgroup_sock_addr(recvmsg6)]
+pub fn nodeport_recv6(ctx: SockAddrContext) -> i32 {
+    kernel::sockets::name6(&ctx)
+}
+
+/// A process asks whom its socket is connected to.
+#[cgroup_sock_addr(getpeername4)]
+pub fn nodeport_peer4(ctx: SockAddrContext) -> i32 {
+    kernel::sockets::name4(&ctx)
+}
+
+/// A process asks whom its socket is connected to.
+#[cgroup_sock_addr(getpeername6)]
+pub fn nodeport_peer6(ctx: SockAddrContext) -> i32 {
+    kernel::sockets::name6(&ctx)
+}
+
+/// A process has bound a socket.
+#[cgroup_sock(post_bind4)]
+pub fn nodeport_bind4(ctx: SockContext) -> i32 {
+    kernel::binds::bind4(&ctx)
+}
+
+/// A process has bound a socket.
+#[cgroup_sock(post_bind6)]
+pub fn nodeport_bind6(ctx: SockContext) -> i32 {
+    kernel::binds::bind6(&ctx)
 }
 
 /// The kernel's clock for the agent, by test run; never attached.

@@ -3,7 +3,7 @@
 //! Invariant: the same tuple, seed and set give the same slot on every CPU, so two first packets of one flow agree
 //! (edge-cases B10), and a retransmitted SYN finds its backend again as long as the set is the same.
 
-use nodeport_common::FlowKey;
+use nodeport_common::{FlowKey, SocketKey};
 
 use crate::wire::Family;
 
@@ -25,6 +25,21 @@ pub fn hash<A: Family>(key: &FlowKey<A>, seed: u32) -> u32 {
     hash = key.source.mix(hash, mix);
     hash = key.destination.mix(hash, mix);
     finish(hash)
+}
+
+/// As [`index`], for a socket: it has no source address and port yet, but a cookie, which no other socket ever has.
+#[must_use]
+#[inline(always)]
+pub fn socket_index<A: Family>(key: &SocketKey<A>, seed: u32, len: u32) -> u32 {
+    let [p0, p1] = key.port;
+    let [low, high] = key.cookie;
+    let mut hash = mix(
+        u64::from(seed),
+        u32::from_be_bytes([p0, p1, 0, key.protocol]),
+    );
+    hash = mix(mix(hash, low), high);
+    let hash = finish(key.address.mix(hash, mix));
+    ((u64::from(hash) * u64::from(len)) >> 32) as u32
 }
 
 /// The bucket of source-port cursors that a backend uses.
@@ -67,6 +82,30 @@ mod tests {
             destination_port: 30080u16.to_be_bytes(),
             protocol: 6,
             pad: [0; 3],
+        }
+    }
+
+    /// Behaviours 8.1, for sockets: their cookies are counted up.
+    #[test]
+    fn sockets_made_one_after_the_other_spread_evenly() {
+        for (len, limit) in [(3u32, 13.8), (7, 22.5)] {
+            let mut counts = [0u32; 7];
+            for cookie in 4096..34096 {
+                let key = SocketKey {
+                    address: [10, 96, 0, 10],
+                    port: 80u16.to_be_bytes(),
+                    protocol: 6,
+                    role: 1,
+                    cookie: [cookie, 0],
+                };
+                counts[socket_index(&key, 1, len) as usize] += 1;
+            }
+            let mean = f64::from(30_000 / len);
+            let deviations = counts[..len as usize]
+                .iter()
+                .map(|&count| (f64::from(count) - mean).powi(2) / mean);
+            let chi_squared: f64 = deviations.sum();
+            assert!(chi_squared < limit, "{len}: {chi_squared}");
         }
     }
 

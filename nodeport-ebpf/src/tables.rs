@@ -8,7 +8,7 @@ use core::cell::Cell;
 
 use nodeport_common::{
     Affinity, AffinityKey, Backend, Control, Device, Flow, FlowKey, FragmentKey, FragmentPorts,
-    Frontend, FrontendKey, Hook, NextHop, ServingKey, SourceRangeKey,
+    Frontend, FrontendKey, Hook, NextHop, ServingKey, Socket, SocketKey, SourceRangeKey,
 };
 
 use crate::wire::Family;
@@ -169,19 +169,10 @@ pub struct Route<A> {
     pub source: A,
 }
 
-/// The maps, the clock and the kernel's own tables, for one address family and one hook.
-pub trait Tables<A: Copy> {
-    /// Where this program runs. XDP passes on, unmodified, whatever it cannot finish; TC is complete.
-    const HOOK: Hook;
-
+/// What the agent wrote: settings, front ends and their endpoints, for one address family.
+pub trait Services<A: Copy> {
     /// Settings and generations.
     fn control(&self) -> &Control;
-    /// Low 32 bits of jiffies.
-    fn now(&self) -> u32;
-    /// Index of the device that the packet came in by (ingress) or leaves by (egress).
-    fn device_index(&self) -> u32;
-    /// What is known of that device.
-    fn device(&self) -> &Device;
     /// [`nodeport_common::address_flags`] of an address, 0 if it is none of ours.
     fn address(&self, address: &A) -> u32;
     /// The front end with this key.
@@ -190,6 +181,27 @@ pub trait Tables<A: Copy> {
     fn backend(&self, slot: u32) -> Option<&Backend<A>>;
     /// Whether an existing UDP flow may keep this endpoint.
     fn serves(&self, key: &ServingKey<A>) -> bool;
+}
+
+/// The table of sockets whose destinations were translated.
+pub trait Sockets<A: Copy>: Services<A> {
+    /// What is known of a socket.
+    fn socket(&self, key: &SocketKey<A>) -> Option<&Socket<A>>;
+    /// Remembers it; may forget another one. False if the table refuses.
+    fn remember(&self, key: &SocketKey<A>, socket: &Socket<A>) -> bool;
+}
+
+/// The maps, the clock and the kernel's own tables, for one address family and one hook.
+pub trait Tables<A: Copy>: Services<A> {
+    /// Where this program runs. XDP passes on, unmodified, whatever it cannot finish; TC is complete.
+    const HOOK: Hook;
+
+    /// Low 32 bits of jiffies.
+    fn now(&self) -> u32;
+    /// Index of the device that the packet came in by (ingress) or leaves by (egress).
+    fn device_index(&self) -> u32;
+    /// What is known of that device.
+    fn device(&self) -> &Device;
     /// Where a client of a service port was last sent.
     fn affinity(&self, key: &AffinityKey<A>) -> Option<&Affinity<A>>;
     /// Remembers where a client of a service port was sent; may forget another client.

@@ -41,6 +41,7 @@ pub struct Agent {
     netns: Netns,
     pin_dir: PathBuf,
     run_dir: PathBuf,
+    cgroup: Option<PathBuf>,
     process: Option<Process>,
 }
 
@@ -113,6 +114,7 @@ impl Agent {
             netns: node.netns.clone(),
             pin_dir: node.pin_dir.clone(),
             run_dir: node.run_dir.clone(),
+            cgroup: node.cgroup.clone(),
             process: None,
         }
     }
@@ -156,6 +158,11 @@ impl Agent {
         if !self.spec.manifests.is_empty() {
             command.arg("--manifests").args(&self.spec.manifests);
         }
+        // Never the machine's own.
+        match &self.cgroup {
+            Some(cgroup) => command.arg("--cgroup-root").arg(cgroup),
+            None => command.arg("--socket-lb=off"),
+        };
         self.places(&mut command).args(&self.spec.arguments);
         let log = self.log_path();
         self.process = Some(Process::start(record, &self.netns, &mut command, &log)?);
@@ -231,6 +238,12 @@ impl Agent {
     #[must_use]
     pub fn map_path(&self, map: &str) -> PathBuf {
         self.pin_dir.join("v1/maps").join(map)
+    }
+
+    /// Where links are pinned.
+    #[must_use]
+    pub fn link_dir(&self) -> PathBuf {
+        self.pin_dir.join("v1/links")
     }
 
     /// The command line of another verb, to be typed on the machine that the lab is on.

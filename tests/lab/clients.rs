@@ -61,6 +61,8 @@ pub fn http(from: &Netns, to: SocketAddr, options: Options) -> Result<Verdict> {
     command.args([
         "--silent",
         "--show-error",
+        // Says why a connection failed; the error alone does not.
+        "--verbose",
         "--globoff",
         "--noproxy",
         "*",
@@ -79,14 +81,21 @@ pub fn http(from: &Netns, to: SocketAddr, options: Options) -> Result<Verdict> {
         Some(0) => parse_http(&text).map_or(Verdict::Failed(text.into_owned()), Verdict::Answered),
         // curl's "could not connect" is "connection refused" or "no route to host".
         Some(7) => match String::from_utf8_lossy(&output.stderr) {
-            error if error.contains("No route") || error.contains("unreachable") => {
-                Verdict::Failed(error.trim().to_owned())
-            }
+            error if error.contains("No route") => Verdict::Failed("No route to host".to_owned()),
+            error if error.contains("unreachable") => Verdict::Failed(last_line(&error)),
             _ => Verdict::Refused,
         },
         Some(28) => Verdict::Silent,
-        _ => Verdict::Failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        _ => Verdict::Failed(last_line(&String::from_utf8_lossy(&output.stderr))),
     })
+}
+
+fn last_line(text: &str) -> String {
+    text.trim()
+        .lines()
+        .next_back()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 /// Reads what nginx and stand-ins say, see [`crate::servers::nginx`].

@@ -8,6 +8,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::lab::Node;
+use crate::netns::Netns;
 use crate::record::Record;
 
 /// A cgroup of its own under the unified hierarchy; nothing is attached to it here.
@@ -24,6 +26,15 @@ pub(crate) fn make_cgroup(id: &str, node: &str, record: &Record) -> Result<Optio
         }
     }
     Ok(Some(node))
+}
+
+impl Node {
+    /// A namespace of this node, its own or a Pod's, with commands in the node's cgroup, as processes of a real node are.
+    #[must_use]
+    pub fn inside(&self, netns: &Netns) -> Netns {
+        let cgroup = self.cgroup.as_deref();
+        netns.in_cgroup(cgroup.unwrap_or(Path::new("cgroup v2 is not mounted")))
+    }
 }
 
 /// Mounts a bpffs on `/sys/fs/bpf` if nothing is mounted there: pinned maps need it, and a bare machine may lack it.

@@ -17,6 +17,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 pub struct Netns {
     name: String,
     file: Arc<File>,
+    cgroup: Option<PathBuf>,
 }
 
 impl Netns {
@@ -31,7 +32,17 @@ impl Netns {
         Ok(Self {
             name: name.to_owned(),
             file: Arc::new(file),
+            cgroup: None,
         })
+    }
+
+    /// The same, with commands also inside a cgroup (their sockets belong to it then). What [`Netns::run`] does stays outside.
+    #[must_use]
+    pub fn in_cgroup(&self, cgroup: &Path) -> Self {
+        Self {
+            cgroup: Some(cgroup.to_owned()),
+            ..self.clone()
+        }
     }
 
     /// Its name.
@@ -77,8 +88,15 @@ impl Netns {
     /// If it cannot be started.
     pub fn output(&self, command: &mut Command) -> Result<Output> {
         let name = command.get_program().to_os_string();
+        let mut inside = self.wrapped(command);
+        let command = inside.as_mut().unwrap_or(command);
         self.run(|| command.stdin(Stdio::null()).output())?
             .with_context(|| format!("run {} in {}", name.display(), self.name))
+    }
+
+    /// What is started in the place of a command, if there is a cgroup to be entered first.
+    pub(crate) fn wrapped(&self, command: &Command) -> Option<Command> {
+        Some(wrapped(command, self.cgroup.as_deref()?))
     }
 
     /// Runs a command line (words separated by blanks, no quoting) and returns what it printed.
@@ -127,6 +145,23 @@ impl Netns {
             Ok(())
         })?
     }
+}
+
+/// A command that enters a cgroup and then becomes the given one. (A child cannot be started in a cgroup without `unsafe`.)
+fn wrapped(command: &Command, cgroup: &Path) -> Command {
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", "echo $$ > \"$0\" && exec \"$@\""])
+        .arg(cgroup.join("cgroup.procs"))
+        .arg(command.get_program())
+        .args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell
 }
 
 /// Feeds lines to one `ip -batch` in the caller's namespace.

@@ -47,7 +47,7 @@ impl Outcomes {
     #[must_use]
     pub fn carried_by(&self) -> String {
         let decided = |(hook, outcome): &(String, String)| {
-            const PASSED_BY: [&str; 11] = [
+            const PASSED_BY: [&str; 12] = [
                 "untouched",
                 "other_protocol",
                 "malformed",
@@ -59,6 +59,7 @@ impl Outcomes {
                 "fragment_unknown",
                 "left_to_tc",
                 "awaits_egress",
+                "socket_table_failed",
             ];
             (!PASSED_BY.contains(&outcome.as_str()))
                 .then(|| hook.split('_').next().unwrap_or(hook).to_owned())

@@ -66,6 +66,7 @@ impl Target<'_> {
         let other = (own + 1) % nodes.len();
         all.extend(self.pod_asks(own, own, Asked::Cluster));
         if breadth == Breadth::Full {
+            all.extend(self.sockets_ask(own, Asked::Cluster));
             // The router sends cluster addresses to the first node.
             all.push(self.outside_asks(0, Asked::Cluster));
         }
@@ -74,6 +75,9 @@ impl Target<'_> {
         }
         all.extend((0..nodes.len()).map(|node| self.outside_asks(node, Asked::NodePort)));
         all.extend(self.pod_asks(own, own, Asked::NodePort));
+        if breadth == Breadth::Full {
+            all.extend(self.sockets_ask(own, Asked::NodePort));
+        }
         if breadth == Breadth::Full && other != own {
             all.extend(self.pod_asks(own, other, Asked::NodePort));
         }
@@ -106,6 +110,43 @@ impl Target<'_> {
         };
         let from = pod.address(self.family());
         Some(self.trial(&pod.spec.name, &pod.netns, from, node, asked, client))
+    }
+
+    /// Processes in the node's cgroup, as all of a real node are: one in its last Pod, one of the node itself. Nothing where cgroup v2 is
+    /// not mounted.
+    fn sockets_ask(&self, of: usize, asked: Asked) -> Vec<Trial> {
+        let node = &self.lab.nodes[of];
+        let Some(cgroup) = &node.cgroup else {
+            return Vec::new();
+        };
+        let family = self.family();
+        let mut all = Vec::new();
+        if let Some(pod) = node.pods.last() {
+            let name = format!("{} (socket)", pod.spec.name);
+            let netns = pod.netns.in_cgroup(cgroup);
+            let from = pod.address(family);
+            let trial = self.trial(&name, &netns, from, of, asked, Client::PodOfNode);
+            all.push(Trial {
+                seen_there: vec![from],
+                seen_elsewhere: vec![from],
+                by_socket: true,
+                ..trial
+            });
+        }
+        let name = format!("{} (socket)", node.name);
+        let netns = node.netns.in_cgroup(cgroup);
+        let from = node.address(family);
+        let trial = self.trial(&name, &netns, from, of, asked, Client::PodOfNode);
+        let own: Vec<_> = (node.own_addresses())
+            .chain(self.lab.bridge(of, family))
+            .collect();
+        all.push(Trial {
+            seen_there: own.clone(),
+            seen_elsewhere: own,
+            by_socket: true,
+            ..trial
+        });
+        all
     }
 
     fn trial(
@@ -157,6 +198,7 @@ impl Target<'_> {
                 .expected(self.service, asked, &at.name, client),
             seen_there,
             seen_elsewhere,
+            by_socket: false,
         }
     }
 

@@ -39,6 +39,8 @@ impl Process {
             .append(true)
             .open(log)
             .with_context(|| format!("open {}", log.display()))?;
+        let mut inside = netns.wrapped(command);
+        let command = inside.as_mut().unwrap_or(command);
         command
             .stdin(Stdio::null())
             .stdout(out.try_clone()?)

@@ -202,6 +202,7 @@ impl Kernel {
         let context = match hook {
             Hook::Xdp => xdp_context(device, frame.len()),
             Hook::TcIngress | Hook::TcEgress => skb_context(device, gso_size),
+            Hook::Socket => bail!("sockets see no frame"),
         };
         let options = TestRunOptions {
             data_in: Some(frame),
@@ -215,6 +216,7 @@ impl Kernel {
                 classifier(&mut self.ebpf, programs::TC_INGRESS)?.test_run(options)?
             }
             Hook::TcEgress => classifier(&mut self.ebpf, programs::TC_EGRESS)?.test_run(options)?,
+            Hook::Socket => bail!("sockets see no frame"),
         };
         out.truncate(result.data_size_out as usize);
         Ok(Ran {

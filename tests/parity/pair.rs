@@ -86,6 +86,7 @@ impl<'k, A: Text + Ip + IpBytes> Pair<'k, A> {
             Hook::Xdp => node.xdp_ingress(device, &mut frame),
             Hook::TcIngress => node.tc_ingress(device, &mut frame),
             Hook::TcEgress => node.tc_egress(device, &mut frame),
+            Hook::Socket => None,
         };
         let verdict = verdict.context("the device is set up")?;
         let told = || {

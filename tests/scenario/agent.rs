@@ -208,6 +208,7 @@ fn control() -> Control {
         rejects_per_second: 1000,
         reject_burst: 50,
         snat: snat_segments(&[range(30000, 32767), range(32768, 60999)]),
-        pad: [0; 5],
+        host_netns: [0; 2],
+        pad: [0; 3],
     }
 }

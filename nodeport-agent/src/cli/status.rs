@@ -7,7 +7,7 @@ use nodeport_common::{Device, Hook, device_flags};
 
 use super::{Output, StatusArgs, print, print_json};
 use crate::datapath::devices::{DeviceState, HookState, Role};
-use crate::datapath::{Mode, Pins, Place, chain, pinned_places};
+use crate::datapath::{Mode, Pins, Place, chain, pinned_hooks, pinned_places};
 use crate::maps::{Devices, KernelStore, Store as _};
 use crate::observe::server::{self, Question};
 use crate::observe::{Status, counters, text};
@@ -43,6 +43,7 @@ fn left_behind(pins: &Pins) -> Result<Status> {
         "no agent runs: the datapath goes on with what was last written, but follows no change"
             .to_owned(),
     );
+    status.sockets.hooks = pinned_hooks(pins)?;
     match KernelStore::open(&pins.maps()) {
         Ok(store) => {
             status.outcomes = counters::named(&store.outcomes()?);

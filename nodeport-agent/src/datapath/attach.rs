@@ -148,7 +148,9 @@ impl Attacher {
         };
         let (name, direction) = match hook {
             Hook::TcEgress => (programs::TC_EGRESS, TcAttachType::Egress),
-            Hook::TcIngress | Hook::Xdp => (programs::TC_INGRESS, TcAttachType::Ingress),
+            Hook::TcIngress | Hook::Xdp | Hook::Socket => {
+                (programs::TC_INGRESS, TcAttachType::Ingress)
+            }
         };
         let program = classifier(&mut loaded.programs, name)?;
         let failed = |error: ProgramError| DatapathError::Attach {

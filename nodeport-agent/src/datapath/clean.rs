@@ -16,6 +16,7 @@ use super::error::DatapathError;
 use super::lock::Lock;
 use super::pins::Pins;
 use super::preflight;
+use super::sockets::pinned_sockets;
 
 /// What was removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,6 +42,9 @@ pub fn clean(pin_dir: &Path, devices: &[String]) -> Result<Removed, DatapathErro
     let mut removed = Removed::default();
     for place in pinned_places(&pins)? {
         removed.programs += usize::from(remove_file(&pins.link(place))?);
+    }
+    for path in pinned_sockets(&pins)? {
+        removed.programs += usize::from(remove_file(&path)?);
     }
     for device in devices {
         for (direction, name) in [

@@ -66,12 +66,55 @@ pub struct Sizes {
     /// Most entries of the table of pending flows (a flow is two entries)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     pub pending_max: Option<u32>,
+    /// Most sockets whose destinations were translated (a socket is up to two entries); the oldest make room
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    pub sockets_max: Option<u32>,
     /// Most slots of all backend sets together
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub backends_max: Option<u32>,
     /// Most front ends
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub frontends_max: Option<u32>,
+}
+
+/// Whose sockets are translated.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    clap::ValueEnum,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum SocketScope {
+    /// Those of all processes of the cgroup.
+    All,
+    /// Those in the node's own network namespace: of its processes, and of Pods in the host network.
+    Host,
+    /// None.
+    #[default]
+    Off,
+}
+
+/// Sockets that are translated before there is a packet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
+pub struct SocketArgs {
+    /// Whose sockets are aimed at endpoints as they connect and send: all (of Pods and of the node), host (of the node), off
+    #[arg(long, default_value = "all", value_name = "WHOSE")]
+    pub socket_lb: SocketScope,
+    /// The cgroup whose processes that is about; by default where cgroup v2 is mounted
+    #[arg(long, value_name = "DIR")]
+    pub cgroup_root: Option<PathBuf>,
+    /// NodePorts answer on loopback addresses, too, to processes of the node
+    #[arg(long)]
+    pub localhost_nodeports: bool,
+    /// Refuse processes of the node to bind ports that are live NodePorts, and log who tried
+    #[arg(long)]
+    pub hold_node_ports: bool,
 }
 
 /// What the operator wants of the datapath.
@@ -87,6 +130,8 @@ pub struct Config {
     pub sizes: Sizes,
     /// Range of port numbers of NodePorts.
     pub node_ports: PortRange,
+    /// Sockets.
+    pub sockets: SocketArgs,
     /// Log lines of the programs.
     pub log: DatapathLog,
 }

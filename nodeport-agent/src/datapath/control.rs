@@ -10,8 +10,10 @@ use std::sync::{Mutex, PoisonError};
 use aya::maps::{Array, Map, MapData};
 use nodeport_common::{Control, PortSegment, control_flags, maps};
 
+use super::config::{SocketArgs, SocketScope};
 use super::error::DatapathError;
 use super::kernel::{self, FIB_SOURCE, Version};
+use super::netns;
 use super::pins::Pins;
 use super::ports::PortRange;
 use super::ports::snat_segments;
@@ -63,7 +65,11 @@ impl ControlMap {
     ///
     /// # Errors
     /// [`DatapathError::Map`] if the map cannot be opened, read or written.
-    pub fn open(pins: &Pins, node_ports: PortRange) -> Result<Self, DatapathError> {
+    pub fn open(
+        pins: &Pins,
+        node_ports: PortRange,
+        sockets: &SocketArgs,
+    ) -> Result<Self, DatapathError> {
         let name = maps::CONTROL;
         let data = MapData::from_pin(pins.map(name)).map_err(DatapathError::map("open", name))?;
         let array: Array<_, [u8; SIZE]> = Map::Array(data)
@@ -71,6 +77,10 @@ impl ControlMap {
             .map_err(DatapathError::map("open", name))?;
         let found = Control::get(&array.get(&0, 0).map_err(DatapathError::map("read", name))?);
         let fib_source = Version::running().is_some_and(|version| version >= FIB_SOURCE);
+        let host_netns = netns::cookie().unwrap_or_else(|error| {
+            tracing::warn!(%error, "this network namespace has no cookie: no socket is translated");
+            0
+        });
         let this = Self {
             state: Mutex::new((array, found)),
         };
@@ -79,8 +89,9 @@ impl ControlMap {
                 *control,
                 random(),
                 kernel::hz(),
-                fib_source,
+                flags(fib_source, sockets),
                 segments(node_ports),
+                host_netns,
             );
         })?;
         Ok(this)
@@ -139,8 +150,31 @@ pub(super) fn next(generation: u32) -> u32 {
     generation.checked_add(1).unwrap_or(1)
 }
 
+fn flags(fib_source: bool, sockets: &SocketArgs) -> u32 {
+    let host_only = sockets.socket_lb == SocketScope::Host;
+    [
+        (fib_source, control_flags::FIB_SOURCE),
+        (host_only, control_flags::HOST_SOCKETS_ONLY),
+        (
+            sockets.localhost_nodeports,
+            control_flags::LOOPBACK_NODE_PORTS,
+        ),
+        (sockets.hold_node_ports, control_flags::HOLD_NODE_PORTS),
+    ]
+    .into_iter()
+    .filter(|(wanted, _)| *wanted)
+    .fold(0, |flags, (_, flag)| flags | flag)
+}
+
 /// What the map should say, given what an earlier agent left in it (all zero in a new map).
-fn adopt(found: Control, seed: u32, hz: u32, fib_source: bool, snat: [PortSegment; 2]) -> Control {
+fn adopt(
+    found: Control,
+    seed: u32,
+    hz: u32,
+    flags: u32,
+    snat: [PortSegment; 2],
+    host_netns: u64,
+) -> Control {
     Control {
         // Routes may have changed while no agent was watching.
         route_generation: next(found.route_generation),
@@ -150,18 +184,15 @@ fn adopt(found: Control, seed: u32, hz: u32, fib_source: bool, snat: [PortSegmen
         } else {
             found.seed
         },
-        flags: if fib_source {
-            control_flags::FIB_SOURCE
-        } else {
-            0
-        },
+        flags,
         hz,
         next_hop_max_age: NEXT_HOP_MAX_AGE_SECS * hz / 1024,
         fragment_max_age_secs: FRAGMENT_MAX_AGE_SECS,
         rejects_per_second: REJECTS_PER_SECOND,
         reject_burst: REJECT_BURST,
         snat,
-        pad: [0; 5],
+        host_netns: [host_netns as u32, (host_netns >> 32) as u32],
+        pad: [0; 3],
     }
 }
 
@@ -189,14 +220,16 @@ mod tests {
 
     #[test]
     fn a_new_map_gets_a_seed_and_generations_that_are_not_zero() {
-        let control = adopt(Control::default(), 77, 250, true, SNAT);
+        let fib = control_flags::FIB_SOURCE;
+        let control = adopt(Control::default(), 77, 250, fib, SNAT, 0x1_0000_0002);
         assert_eq!(control.seed, 77);
         assert_eq!(control.route_generation, 1);
         assert_eq!(control.endpoint_generation, 1);
-        assert_eq!(control.flags, control_flags::FIB_SOURCE);
+        assert_eq!(control.flags, fib);
+        assert_eq!(control.host_netns, [2, 1]);
         assert_eq!(control.hz, 250);
         assert_eq!(control.snat, SNAT);
-        assert_eq!(adopt(Control::default(), 0, 250, true, SNAT).seed, 1);
+        assert_eq!(adopt(Control::default(), 0, 250, fib, SNAT, 1).seed, 1);
     }
 
     #[test]
@@ -207,11 +240,29 @@ mod tests {
             seed: 77,
             ..Control::default()
         };
-        let control = adopt(earlier, 78, 1000, false, SNAT);
+        let control = adopt(earlier, 78, 1000, 0, SNAT, 1);
         assert_eq!(control.seed, 77);
         assert_eq!(control.route_generation, 42);
         assert_eq!(control.endpoint_generation, 9);
         assert_eq!(control.flags, 0);
+    }
+
+    #[test]
+    fn programs_are_told_whose_sockets_are_meant() {
+        let mut sockets = SocketArgs {
+            socket_lb: SocketScope::All,
+            ..SocketArgs::default()
+        };
+        assert_eq!(flags(false, &sockets), 0);
+        sockets.socket_lb = SocketScope::Host;
+        sockets.localhost_nodeports = true;
+        let wanted = control_flags::HOST_SOCKETS_ONLY | control_flags::LOOPBACK_NODE_PORTS;
+        assert_eq!(flags(false, &sockets), wanted);
+        sockets.hold_node_ports = true;
+        assert_eq!(
+            flags(true, &sockets),
+            wanted | control_flags::HOLD_NODE_PORTS | control_flags::FIB_SOURCE
+        );
     }
 
     #[test]

@@ -117,6 +117,16 @@ pub enum DatapathError {
         /// Why, and what to do.
         reason: String,
     },
+    /// A program could not be attached to a cgroup.
+    #[error("cannot attach {hook} to the cgroup {path}: {reason}")]
+    Cgroup {
+        /// The cgroup.
+        path: PathBuf,
+        /// Which hook of it.
+        hook: &'static str,
+        /// Why.
+        reason: String,
+    },
     /// Netlink failed.
     #[error("cannot {operation} over netlink")]
     Netlink {

@@ -35,6 +35,9 @@ pub const PINNED: &[&str] = &[
     maps::PENDING6,
     maps::FRAGMENTS4,
     maps::FRAGMENTS6,
+    maps::SOCKETS4,
+    maps::SOCKETS6,
+    maps::BINDS,
     maps::DESTINATIONS,
     maps::SNAT_CURSORS,
     maps::REJECTS,
@@ -72,6 +75,7 @@ fn size_of(name: &str, sizes: &Sizes) -> Size {
     match name {
         maps::FLOWS4 | maps::FLOWS6 => Size::Flag(sizes.flows_max),
         maps::PENDING4 | maps::PENDING6 => Size::Flag(sizes.pending_max),
+        maps::SOCKETS4 | maps::SOCKETS6 => Size::Flag(sizes.sockets_max),
         maps::BACKENDS4 | maps::BACKENDS6 => Size::Flag(sizes.backends_max),
         maps::FRONTENDS4 | maps::FRONTENDS6 => Size::Flag(sizes.frontends_max),
         _ => Size::Object,

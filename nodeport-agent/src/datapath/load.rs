@@ -103,6 +103,8 @@ fn verify(programs: &mut Programs) -> Result<(), DatapathError> {
                     let loaded = match program {
                         Program::Xdp(program) => program.load(),
                         Program::SchedClassifier(program) => program.load(),
+                        Program::CgroupSockAddr(program) => program.load(),
+                        Program::CgroupSock(program) => program.load(),
                         // Not ours to use, hence not to load either.
                         _ => Ok(()),
                     };
@@ -195,6 +197,7 @@ mod tests {
             xdp: super::super::XdpPolicy::Off,
             tc: None,
             sizes: super::super::Sizes::default(),
+            sockets: super::super::SocketArgs::default(),
             node_ports: super::super::ports::PortRange {
                 first: 30000,
                 last: 32767,

@@ -4,6 +4,7 @@
 
 mod adopt;
 mod attach;
+mod binds;
 mod clean;
 mod clock;
 mod clsact;
@@ -17,13 +18,16 @@ mod lines;
 mod links;
 mod load;
 mod lock;
+mod netns;
 mod pins;
 mod ports;
 pub mod preflight;
+mod sockets;
 
 pub use attach::{Attached, Attacher, Mode, Target, XdpState, pinned_places};
+pub use binds::Refusals;
 pub use clean::{Removed, clean};
-pub use config::{Config, DatapathLog, Sizes, TcApi, XdpPolicy};
+pub use config::{Config, DatapathLog, Sizes, SocketArgs, SocketScope, TcApi, XdpPolicy};
 pub use control::{ControlMap, snat_ranges};
 pub use error::{DatapathError, chain};
 pub use layout::PINNED;
@@ -32,3 +36,4 @@ pub use load::{Loaded, load};
 pub use lock::Lock;
 pub use pins::{Pins, Place};
 pub use ports::{NotAPortRange, PortRange, snat_segments};
+pub use sockets::{SocketState, cover_sockets, pinned_hooks};

@@ -92,7 +92,7 @@ impl FromStr for Place {
         let (device, hook) = text.split_once('-').ok_or_else(wrong)?;
         Ok(Self {
             device: device.parse().map_err(|_| wrong())?,
-            hook: *Hook::ALL
+            hook: *Hook::ON_DEVICES
                 .iter()
                 .find(|known| known.name() == hook)
                 .ok_or_else(wrong)?,
@@ -121,11 +121,13 @@ mod tests {
 
     #[test]
     fn the_name_of_a_link_is_read_back() {
-        for &hook in Hook::ALL {
+        for &hook in Hook::ON_DEVICES {
             let place = Place { device: 12, hook };
             assert_eq!(place.to_string().parse(), Ok(place));
         }
-        for wrong in ["", "7", "7-", "-xdp", "eth0-xdp", "7-xdp2", "7-xdp-1"] {
+        for wrong in [
+            "", "7", "7-", "-xdp", "eth0-xdp", "7-xdp2", "7-xdp-1", "7-socket",
+        ] {
             assert!(wrong.parse::<Place>().is_err(), "{wrong}");
         }
     }

@@ -4,6 +4,7 @@
 //! lowered; what cannot be written is told and stops nothing.
 
 pub mod conntrack;
+pub mod listeners;
 pub mod reserved_ports;
 mod sysctl;
 

@@ -39,6 +39,12 @@ impl Proc {
         Some(text.trim().to_owned())
     }
 
+    /// A file's path.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
     /// Writes a file that is there.
     ///
     /// # Errors

@@ -6,9 +6,9 @@
 use std::mem::offset_of;
 
 use nodeport_common::{
-    Address, Affinity, AffinityKey, Backend, Control, Counters, Device, Flow, FlowKey, FragmentKey,
-    FragmentPorts, Frontend, FrontendKey, NextHop, Outcome, PortSegment, ServingKey,
-    SourceRangeKey, TokenBucket, V4, V6,
+    Address, Affinity, AffinityKey, Backend, Bind, Control, Counters, Device, Flow, FlowKey,
+    FragmentKey, FragmentPorts, Frontend, FrontendKey, NextHop, Outcome, PortSegment, ServingKey,
+    Socket, SocketKey, SourceRangeKey, TokenBucket, V4, V6,
 };
 
 use crate::plan::Ip;
@@ -102,7 +102,8 @@ structs! {
     PortSegment { first: u16, count: u16 }
     Control {
         route_generation: u32, endpoint_generation: u32, seed: u32, flags: u32, hz: u32, next_hop_max_age: u32,
-        fragment_max_age_secs: u32, rejects_per_second: u32, reject_burst: u32, snat: [PortSegment; 2], pad: [u32; 5],
+        fragment_max_age_secs: u32, rejects_per_second: u32, reject_burst: u32, snat: [PortSegment; 2],
+        host_netns: [u32; 2], pad: [u32; 3],
     }
     TokenBucket { tokens: u32, refilled: u32 }
     FlowKey<A> {
@@ -117,6 +118,11 @@ structs! {
     }
     FragmentKey<A> { source: A, destination: A, id: [u8; 4], protocol: u8, pad: [u8; 3] }
     FragmentPorts { source_port: [u8; 2], destination_port: [u8; 2], seen: u32 }
+    Bind { process: u32, name: [u8; 16], port: [u8; 2], protocol: u8, family: u8 }
+    SocketKey<A> { address: A, port: [u8; 2], protocol: u8, role: u8, cookie: [u32; 2] }
+    Socket<A> {
+        address: A, port: [u8; 2], flags: u16, service: u32, endpoint_generation: u32, netns: [u32; 2], process: u32,
+    }
 }
 
 impl Bytes for Counters {

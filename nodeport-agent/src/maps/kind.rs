@@ -7,8 +7,8 @@ use std::marker::PhantomData;
 
 use nodeport_common::{
     Address, Affinity, AffinityKey, Backend, Control, Counters, Device, Flow, FlowKey, FragmentKey,
-    FragmentPorts, Frontend, FrontendKey, Hook, SNAT_CURSORS_LEN, ServingKey, SourceRangeKey,
-    TokenBucket, V4, V6, maps,
+    FragmentPorts, Frontend, FrontendKey, Hook, SNAT_CURSORS_LEN, ServingKey, Socket, SocketKey,
+    SourceRangeKey, TokenBucket, V4, V6, maps,
 };
 
 use super::bytes::{Bytes, IpBytes};
@@ -103,6 +103,10 @@ maps! {
     HashMap Fragments4: LruHash FragmentKey<V4> => FragmentPorts, maps::FRAGMENTS4;
     /// Ports of fragmented IPv6 datagrams.
     HashMap Fragments6: LruHash FragmentKey<V6> => FragmentPorts, maps::FRAGMENTS6;
+    /// Sockets aimed at IPv4 endpoints.
+    HashMap Sockets4: LruHash SocketKey<V4> => Socket<V4>, maps::SOCKETS4;
+    /// Sockets aimed at IPv6 endpoints.
+    HashMap Sockets6: LruHash SocketKey<V6> => Socket<V6>, maps::SOCKETS6;
     /// Where searches for a source port start.
     ArrayMap SnatCursors: Array u32 => u32, maps::SNAT_CURSORS, SNAT_CURSORS_LEN;
     /// Budgets of ICMP errors.
@@ -131,6 +135,8 @@ pub fn layouts() -> Vec<Layout> {
         Devices::layout(),
         Fragments4::layout(),
         Fragments6::layout(),
+        Sockets4::layout(),
+        Sockets6::layout(),
         SnatCursors::layout(),
         Rejects::layout(),
         Outcomes::layout(),

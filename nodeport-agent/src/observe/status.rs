@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::config::Ignored;
+use crate::datapath::SocketState;
 use crate::datapath::devices::DeviceState;
 use crate::flows::SnatPorts;
 use crate::source::kubernetes::SourceStatus;
@@ -35,6 +36,8 @@ pub struct Status {
     pub pin_dir: String,
     /// Covered devices.
     pub devices: Vec<DeviceState>,
+    /// Sockets that are translated.
+    pub sockets: SocketState,
     /// How many of each thing there are.
     pub counts: BTreeMap<String, u64>,
     /// The last update of the maps.

@@ -9,6 +9,7 @@ use comfy_table::{Table, presets};
 
 use super::status::Status;
 use crate::datapath::devices::{DeviceState, HookState};
+use crate::datapath::{SocketScope, SocketState};
 
 /// A table in the look that all verbs share: columns, no lines.
 #[must_use]
@@ -34,6 +35,9 @@ pub fn status(status: &Status) -> String {
     }
     if !status.devices.is_empty() {
         let _ = write!(text, "\n{}", devices(&status.devices));
+    }
+    if status.running || !status.sockets.hooks.is_empty() {
+        let _ = write!(text, "\n{}", sockets(&status.sockets));
     }
     if !status.counts.is_empty() {
         let mut counts = table(&["COUNT", ""]);
@@ -83,6 +87,28 @@ fn headline(status: &Status) -> String {
         status.pid.unwrap_or_default(),
         status.pin_dir
     )
+}
+
+/// Whose sockets are translated, and where that hangs.
+fn sockets(state: &SocketState) -> String {
+    let mut rows = table(&["SOCKETS", "CGROUP", "HOOKS"]);
+    let whose = match (state.scope, state.hooks.is_empty()) {
+        (_, false) if state.cgroup.is_none() => "pinned",
+        (SocketScope::Off, _) => "off",
+        (_, true) => "none",
+        (SocketScope::All, _) => "all",
+        (SocketScope::Host, _) => "host",
+    };
+    let cgroup = state
+        .cgroup
+        .as_ref()
+        .map_or_else(|| "-".to_owned(), |cgroup| cgroup.display().to_string());
+    let hooks = match state.hooks.as_slice() {
+        [] => "-".to_owned(),
+        hooks => hooks.join(" "),
+    };
+    rows.add_row([whose.to_owned(), cgroup, hooks]);
+    format!("{}\n", trimmed(&rows))
 }
 
 /// One line for each device, and one for each program that is missing.

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::config::{Ignored, Settings};
 use crate::datapath::devices::{DeviceState, Observed};
-use crate::datapath::{Config, XdpPolicy};
+use crate::datapath::{Config, SocketState, XdpPolicy};
 use crate::flows::{SnatPorts, Walked};
 use crate::maps::{KernelStore, Store as _};
 use crate::model::Reports;
@@ -46,6 +46,7 @@ pub(super) struct Shared {
     /// Servers that cannot listen, and why.
     deaf: Mutex<BTreeMap<&'static str, String>>,
     service_health: OnceLock<Arc<ServiceHealth>>,
+    sockets: OnceLock<SocketState>,
     /// Of the source, once there is one.
     source: OnceLock<Progress>,
 }
@@ -62,6 +63,8 @@ pub(super) struct Synced {
     pub(super) entries: BTreeMap<String, u64>,
     /// Service ports by number.
     pub(super) names: OrdMap<u32, Arc<ServicePortName>>,
+    /// What listened on NodePorts when they were first written.
+    pub(super) listeners: Vec<String>,
 }
 
 impl Shared {
@@ -85,6 +88,7 @@ impl Shared {
             snat: Mutex::default(),
             deaf: Mutex::default(),
             service_health: OnceLock::new(),
+            sockets: OnceLock::new(),
             source: OnceLock::new(),
         }
     }
@@ -148,6 +152,11 @@ impl Shared {
             .collect()
     }
 
+    /// The programs of sockets are where they can be.
+    pub(super) fn covers_sockets(&self, sockets: SocketState) {
+        let _first: Result<(), _> = self.sockets.set(sockets);
+    }
+
     /// The last update, to be changed.
     pub(super) fn synced(&self) -> MutexGuard<'_, Synced> {
         self.synced.lock().unwrap_or_else(PoisonError::into_inner)
@@ -194,23 +203,18 @@ impl Shared {
                 .flat_map(|device| device_problems(device, self.xdp_required)),
         );
         problems.extend(self.deaf());
-        problems.extend(
-            self.service_health
-                .get()
-                .into_iter()
-                .flat_map(|one| one.problems()),
-        );
+        let health = self.service_health.get().into_iter();
+        problems.extend(health.flat_map(|one| one.problems()));
+        let sockets = self.sockets.get().cloned().unwrap_or_default();
+        problems.extend(sockets.error.clone());
         problems.extend(synced.sync.iter().flat_map(|sync| sync.errors.clone()));
         let outcomes = self.outcomes(&mut problems);
         let source = self.source.get().map(Progress::status).unwrap_or_default();
         let ready = synced.ready && observed.complete;
         let mut counts = synced.counts;
-        counts.extend(
-            self.flows
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone(),
-        );
+        let flows = self.flows.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.extend(flows.clone());
+        drop(flows);
         Status {
             running: true,
             ready,
@@ -220,6 +224,8 @@ impl Shared {
                 self.warnings.clone(),
                 observed.warnings,
                 source::warnings(&source),
+                sockets.warning.iter().cloned().collect(),
+                synced.listeners.clone(),
             ]
             .concat(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -228,6 +234,7 @@ impl Shared {
             started: Some(self.started),
             pin_dir: self.pin_dir.clone(),
             devices: observed.devices,
+            sockets,
             counts,
             sync: synced.sync,
             source,

@@ -15,8 +15,9 @@ use super::shared::{Shared, seconds};
 use super::surface::Surface;
 use super::totals::Totals;
 use crate::datapath::devices::{Criteria, Observed};
+use crate::host::{Proc, listeners};
 use crate::maps::Store;
-use crate::model::desired::ServicePortName;
+use crate::model::desired::{Listen, Protocol, ServicePortName};
 use crate::model::{
     Compiled, Compiler, Desired, HostAddress, Objects, Severity, Snapshot, snapshot,
 };
@@ -42,6 +43,8 @@ pub(super) struct Sync<S, C> {
     pub(super) options: snapshot::Options,
     /// Shortest time between two updates.
     pub(super) min_period: Duration,
+    /// Live NodePorts are kept from processes of the node.
+    pub(super) holds_node_ports: bool,
 }
 
 /// What is to be done.
@@ -246,6 +249,13 @@ impl<S: Store, C: Clock> Sync<S, C> {
                 "maps updated"
             );
         }
+        if !synced.ready && self.holds_node_ports {
+            for listener in listeners::in_the_way(&Proc::default(), &node_ports(&compiled.desired))
+            {
+                tracing::warn!("{listener}");
+                synced.listeners.push(listener);
+            }
+        }
         synced.ready |= report.failed.is_empty();
         synced.rejected = compiled.reports.clone();
         synced.counts = counts(snapshot, &compiled.desired, &self.totals);
@@ -305,6 +315,14 @@ fn errors(report: &Report) -> Vec<String> {
         )
     });
     failed.chain(refused).collect()
+}
+
+/// The ports of all NodePorts.
+fn node_ports(desired: &Desired) -> BTreeSet<(Protocol, u16)> {
+    let ids = desired.frontends.keys();
+    ids.filter(|id| matches!(id.listen, Listen::Node(_)))
+        .map(|id| (id.protocol, id.port))
+        .collect()
 }
 
 fn host_address(&(device, address): &(u32, IpAddr)) -> HostAddress {

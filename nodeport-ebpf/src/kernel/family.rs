@@ -10,7 +10,7 @@ use nodeport_ebpf::wire::parse::Parse;
 
 use super::maps::{
     self, Addresses, Affinities, Backends, Flows, Fragments, Frontends, Pending, Scratches,
-    Serving, Sources,
+    Serving, SocketTable, Sources,
 };
 
 /// A family as the kernel's tables know it.
@@ -30,6 +30,7 @@ pub(crate) trait KernelFamily: Parse {
     fn pending() -> &'static Pending<Self>;
     fn fragments() -> &'static Fragments<Self>;
     fn scratch() -> &'static Scratches<Self>;
+    fn sockets() -> &'static SocketTable<Self>;
 
     /// Writes source and destination into a query.
     fn ask(fib: &mut bpf_fib_lookup, source: &Self, destination: &Self);
@@ -74,6 +75,9 @@ impl KernelFamily for V4 {
     }
     fn scratch() -> &'static Scratches<V4> {
         &maps::SCRATCH4
+    }
+    fn sockets() -> &'static SocketTable<V4> {
+        &maps::SOCKETS4
     }
 
     #[inline(always)]
@@ -132,6 +136,9 @@ impl KernelFamily for V6 {
     }
     fn scratch() -> &'static Scratches<V6> {
         &maps::SCRATCH6
+    }
+    fn sockets() -> &'static SocketTable<V6> {
+        &maps::SOCKETS6
     }
 
     #[inline(always)]

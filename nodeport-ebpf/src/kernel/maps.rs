@@ -3,11 +3,12 @@
 use core::cell::Cell;
 
 use aya_ebpf::bindings::bpf_fib_lookup;
-use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use nodeport_common::{
-    Address, Affinity, AffinityKey, Backend, Control, Counters, Device, FlowKey, FragmentKey,
-    FragmentPorts, Frontend, FrontendKey, Hook, SNAT_CURSORS_LEN, ServingKey, TokenBucket, V4, V6,
+    Address, Affinity, AffinityKey, Backend, Bind, Control, Counters, Device, FlowKey, FragmentKey,
+    FragmentPorts, Frontend, FrontendKey, Hook, SNAT_CURSORS_LEN, ServingKey, Socket, SocketKey,
+    TokenBucket, V4, V6,
 };
 use nodeport_ebpf::scratch::Scratch;
 use nodeport_ebpf::tables::Entry;
@@ -25,8 +26,9 @@ pub(crate) type Affinities<A> = LruHashMap<AffinityKey<A>, Affinity<A>, 65536>;
 pub(crate) type Sources<A> = LpmTrie<Source<A>, u32, 65536>;
 pub(crate) type Flows<A> = HashMap<FlowKey<A>, Entry<A>, 262_144, ON_DEMAND>;
 pub(crate) type Pending<A> = LruHashMap<FlowKey<A>, Entry<A>, 65536>;
+pub(crate) type SocketTable<A> = LruHashMap<SocketKey<A>, Socket<A>, 65536>;
 pub(crate) type Fragments<A> = LruHashMap<FragmentKey<A>, FragmentPorts, 8192>;
-pub(crate) type Scratches<A> = PerCpuArray<Scratch<A>, { Hook::ALL.len() }>;
+pub(crate) type Scratches<A> = PerCpuArray<Scratch<A>, { Hook::ON_DEVICES.len() }>;
 
 /// What follows the length of the prefix in a [`nodeport_common::SourceRangeKey`].
 #[repr(C)]
@@ -91,6 +93,13 @@ pub(crate) static PENDING4: Pending<V4> = LruHashMap::new();
 #[btf_map]
 pub(crate) static PENDING6: Pending<V6> = LruHashMap::new();
 #[btf_map]
+pub(crate) static SOCKETS4: SocketTable<V4> = LruHashMap::new();
+#[btf_map]
+pub(crate) static SOCKETS6: SocketTable<V6> = LruHashMap::new();
+/// Room for some 2,000 refusals that the agent did not read yet.
+#[btf_map]
+pub(crate) static BINDS: RingBuf<Bind, 65536> = RingBuf::new();
+#[btf_map]
 pub(crate) static FRAGMENTS4: Fragments<V4> = LruHashMap::new();
 #[btf_map]
 pub(crate) static FRAGMENTS6: Fragments<V6> = LruHashMap::new();
@@ -102,7 +111,7 @@ pub(crate) static DEVICE_COPIES: PerCpuArray<DeviceCopy, { DEVICE_COPIES_LEN as 
     PerCpuArray::new();
 /// Memory for questions to the kernel's routing tables, for each hook.
 #[btf_map]
-pub(crate) static FIB: PerCpuArray<bpf_fib_lookup, { Hook::ALL.len() }> = PerCpuArray::new();
+pub(crate) static FIB: PerCpuArray<bpf_fib_lookup, { Hook::ON_DEVICES.len() }> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static SCRATCH4: Scratches<V4> = PerCpuArray::new();
 #[btf_map]

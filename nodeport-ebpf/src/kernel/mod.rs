@@ -1,10 +1,13 @@
 //! What only the kernel knows: maps, contexts, routing. The only code of this crate with `unsafe`.
 
+pub(crate) mod binds;
+mod context;
 mod devices;
 pub(crate) mod family;
 pub(crate) mod log;
 pub(crate) mod maps;
 pub(crate) mod outcomes;
+pub(crate) mod sockets;
 pub(crate) mod tables;
 pub(crate) mod tc;
 mod window;

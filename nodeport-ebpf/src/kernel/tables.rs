@@ -13,7 +13,7 @@ use nodeport_common::{
     Affinity, AffinityKey, Backend, Control, Device, FlowKey, FragmentKey, FragmentPorts, Frontend,
     FrontendKey, Hook, NextHop, ServingKey, SourceRangeKey, control_flags, device_flags, protocol,
 };
-use nodeport_ebpf::tables::{Entry, InsertError, Route, RouteQuery, RouteStatus, Tables};
+use nodeport_ebpf::tables::{Entry, InsertError, Route, RouteQuery, RouteStatus, Services, Tables};
 use nodeport_ebpf::{originate, select};
 
 use super::devices::known;
@@ -67,6 +67,31 @@ impl<H> KernelTables<H> {
     }
 }
 
+/// Names the hook of sockets. It is no [`AtHook`]: it sees no packets, and what [`Tables`] says of devices is not to be asked there.
+pub(crate) struct AtSocket;
+
+impl KernelTables<AtSocket> {
+    /// `None` if the kernel has no settings for us: never.
+    #[inline(always)]
+    pub(crate) fn of_socket(ctx: *mut c_void) -> Option<Self> {
+        const NONE: &Device = &Device {
+            flags: 0,
+            address4: [0; 4],
+            address6: [0; 16],
+            mac: [0; 6],
+            mtu: 0,
+            pad: [0; 2],
+        };
+        Some(Self {
+            ctx,
+            device_index: 0,
+            control: CONTROL.get(0)?,
+            device: NONE,
+            hook: PhantomData,
+        })
+    }
+}
+
 #[inline(always)]
 fn inserted(result: Result<(), i32>) -> Result<(), InsertError> {
     result.map_err(|code| {
@@ -94,27 +119,10 @@ fn status(result: i64) -> RouteStatus {
     }
 }
 
-impl<A: KernelFamily, H: AtHook> Tables<A> for KernelTables<H> {
-    const HOOK: Hook = H::HOOK;
-
+impl<A: KernelFamily, H> Services<A> for KernelTables<H> {
     #[inline(always)]
     fn control(&self) -> &Control {
         self.control
-    }
-
-    #[inline(always)]
-    fn now(&self) -> u32 {
-        jiffies()
-    }
-
-    #[inline(always)]
-    fn device_index(&self) -> u32 {
-        self.device_index
-    }
-
-    #[inline(always)]
-    fn device(&self) -> &Device {
-        self.device
     }
 
     #[inline(always)]
@@ -137,6 +145,25 @@ impl<A: KernelFamily, H: AtHook> Tables<A> for KernelTables<H> {
     #[inline(always)]
     fn serves(&self, key: &ServingKey<A>) -> bool {
         A::serving().get_ptr(key).is_some()
+    }
+}
+
+impl<A: KernelFamily, H: AtHook> Tables<A> for KernelTables<H> {
+    const HOOK: Hook = H::HOOK;
+
+    #[inline(always)]
+    fn now(&self) -> u32 {
+        jiffies()
+    }
+
+    #[inline(always)]
+    fn device_index(&self) -> u32 {
+        self.device_index
+    }
+
+    #[inline(always)]
+    fn device(&self) -> &Device {
+        self.device
     }
 
     #[inline(always)]

@@ -1,10 +1,12 @@
-//! The two ways a packet can come by: into the node ([`ingress`]) and out of its stack ([`egress`]). Read these first.
+//! The two ways a packet can come by: into the node ([`ingress`]) and out of its stack ([`egress`]). Read these first. Sockets of the node's
+//! own processes are aimed before there is a packet ([`socket`]).
 
 mod affinity;
 pub mod egress;
 pub mod ingress;
 pub(crate) mod known;
 mod opening;
+pub mod socket;
 pub(crate) mod state;
 pub(crate) mod way;
 

@@ -14,12 +14,14 @@ use nodeport_common::{
 use super::frame::{Frame, Skb, XdpFrame};
 use super::tables::{FamilyTables, SimFamily, View};
 use crate::packet::Packet;
+use crate::path::socket::{self, Answer, Call};
 use crate::path::{Action, Verdict, egress, ingress};
 use crate::wire::parse::{Carried, frame};
 
 const XDP: usize = Hook::Xdp as usize;
 const TC_INGRESS: usize = Hook::TcIngress as usize;
 const TC_EGRESS: usize = Hook::TcEgress as usize;
+const SOCKET: usize = Hook::Socket as usize;
 
 /// A node.
 #[derive(Debug)]
@@ -139,6 +141,52 @@ impl Node {
     /// The stack sends a frame by a device, and the program at TC egress sees it; `None` if the device is none of ours.
     pub fn tc_egress(&self, device_index: u32, frame: &mut Frame) -> Option<Verdict> {
         self.run::<TC_EGRESS, _>(device_index, &mut Skb(frame))
+    }
+
+    /// A process connects a socket.
+    pub fn connect<A: SimFamily>(&self, call: &Call<A>) -> Answer<A> {
+        self.asked(|view| socket::connect(view, call))
+    }
+
+    /// A process sends a datagram and says where.
+    pub fn send<A: SimFamily>(&self, call: &Call<A>) -> Answer<A> {
+        self.asked(|view| socket::send(view, call))
+    }
+
+    /// A process asks who sent a datagram, or whom its socket is connected to.
+    pub fn name<A: SimFamily>(&self, call: &Call<A>) -> Answer<A> {
+        self.asked(|view| socket::name(view, call))
+    }
+
+    /// Whether a process that binds a socket takes a live NodePort.
+    pub fn takes_node_port<A: SimFamily>(&self, call: &Call<A>) -> bool {
+        socket::takes_node_port(&self.socket_view(), call)
+    }
+
+    fn socket_view<A: SimFamily>(&self) -> View<'_, A, SOCKET> {
+        const NONE: &Device = &Device {
+            flags: 0,
+            address4: [0; 4],
+            address6: [0; 16],
+            mac: [0; 6],
+            mtu: 0,
+            pad: [0; 2],
+        };
+        View {
+            node: self,
+            tables: A::of(self),
+            device_index: 0,
+            device: NONE,
+        }
+    }
+
+    fn asked<A: SimFamily>(
+        &self,
+        ask: impl FnOnce(&View<'_, A, SOCKET>) -> Answer<A>,
+    ) -> Answer<A> {
+        let answer = ask(&self.socket_view());
+        *self.counters.borrow_mut()[SOCKET].get_mut(answer.outcome) += 1;
+        answer
     }
 
     /// How many packets of a hook ended in an outcome.

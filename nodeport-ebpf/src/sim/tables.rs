@@ -8,14 +8,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nodeport_common::{
     Address, Affinity, AffinityKey, Backend, Control, Device, FlowKey, FragmentKey, FragmentPorts,
-    Frontend, FrontendKey, Hook, NextHop, ServingKey, SourceRangeKey, V4, V6, device_flags,
+    Frontend, FrontendKey, Hook, NextHop, ServingKey, Socket, SocketKey, SourceRangeKey, V4, V6,
+    device_flags,
 };
 
 use super::map::Map;
 use super::node::{Moment, Node};
 use crate::originate;
 use crate::scratch::Scratch;
-use crate::tables::{self, Entry, InsertError, RouteQuery, RouteStatus, Tables};
+use crate::tables::{self, Entry, InsertError, RouteQuery, RouteStatus, Services, Sockets, Tables};
 use crate::wire::parse::Parse;
 
 /// A family that a node has tables for.
@@ -80,6 +81,8 @@ pub struct FamilyTables<A: SimFamily> {
     pub addresses_noted: RefCell<BTreeSet<A>>,
     /// `DESTINATIONS`: ports, network order.
     pub ports_noted: RefCell<BTreeSet<[u8; 2]>>,
+    /// `SOCKETS`.
+    pub sockets_known: Map<SocketKey<A>, Socket<A>>,
     /// `PENDING`.
     pub pending: Map<FlowKey<A>, Entry<A>>,
     /// `FRAGMENTS`.
@@ -104,6 +107,7 @@ impl<A: SimFamily> Default for FamilyTables<A> {
             flows: Map::hash(262_144),
             addresses_noted: RefCell::default(),
             ports_noted: RefCell::default(),
+            sockets_known: Map::lru(65536),
             pending: Map::lru(65536),
             fragments: Map::lru(8192),
             routes: Vec::new(),
@@ -149,23 +153,9 @@ pub struct View<'n, A: SimFamily, const HOOK: usize> {
     pub(super) device: &'n Device,
 }
 
-impl<A: SimFamily, const HOOK: usize> Tables<A> for View<'_, A, HOOK> {
-    const HOOK: Hook = Hook::ALL[HOOK];
-
+impl<A: SimFamily, const HOOK: usize> Services<A> for View<'_, A, HOOK> {
     fn control(&self) -> &Control {
         &self.node.control
-    }
-
-    fn now(&self) -> u32 {
-        self.node.jiffies
-    }
-
-    fn device_index(&self) -> u32 {
-        self.device_index
-    }
-
-    fn device(&self) -> &Device {
-        self.device
     }
 
     fn address(&self, address: &A) -> u32 {
@@ -185,6 +175,32 @@ impl<A: SimFamily, const HOOK: usize> Tables<A> for View<'_, A, HOOK> {
 
     fn serves(&self, key: &ServingKey<A>) -> bool {
         self.tables.serving.contains(key)
+    }
+}
+
+impl<A: SimFamily, const HOOK: usize> Sockets<A> for View<'_, A, HOOK> {
+    fn socket(&self, key: &SocketKey<A>) -> Option<&Socket<A>> {
+        self.tables.sockets_known.get(key)
+    }
+
+    fn remember(&self, key: &SocketKey<A>, socket: &Socket<A>) -> bool {
+        self.tables.sockets_known.put(*key, *socket).is_ok()
+    }
+}
+
+impl<A: SimFamily, const HOOK: usize> Tables<A> for View<'_, A, HOOK> {
+    const HOOK: Hook = Hook::ALL[HOOK];
+
+    fn now(&self) -> u32 {
+        self.node.jiffies
+    }
+
+    fn device_index(&self) -> u32 {
+        self.device_index
+    }
+
+    fn device(&self) -> &Device {
+        self.device
     }
 
     fn affinity(&self, key: &AffinityKey<A>) -> Option<&Affinity<A>> {

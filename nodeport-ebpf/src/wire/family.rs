@@ -38,6 +38,9 @@ pub trait Family: Copy + Eq + Default + 'static {
     /// Whether the address can be the source of a unicast packet from the wire (RFC 1122 3.2.1.3, RFC 4291 2.5, 2.7).
     fn can_be_source(&self) -> bool;
 
+    /// Whether a process reaches its own host by it: loopback, or unspecified, which the kernel takes for loopback.
+    fn means_this_host(&self) -> bool;
+
     /// Writes the address into another place. Of a plain assignment LLVM makes, for IPv6, a call of `memmove`: a loop over bytes.
     fn copy_to(&self, place: &mut Self);
 
@@ -97,6 +100,11 @@ impl Family for V4 {
     fn can_be_source(&self) -> bool {
         let first = self[0];
         first != 0 && first != 127 && first < 224
+    }
+
+    #[inline(always)]
+    fn means_this_host(&self) -> bool {
+        self[0] == 127 || *self == Self::UNSPECIFIED
     }
 
     #[inline(always)]
@@ -196,6 +204,11 @@ impl Family for V6 {
     fn can_be_source(&self) -> bool {
         let bits = u128::from_be_bytes(*self);
         self[0] != 0xff && bits > 1
+    }
+
+    #[inline(always)]
+    fn means_this_host(&self) -> bool {
+        u128::from_be_bytes(*self) <= 1
     }
 
     #[inline(always)]

@@ -23,6 +23,7 @@ mod live_flows;
 mod local;
 mod properties;
 mod reply_tuples;
+mod sockets;
 mod state;
 mod tables;
 mod udp;

@@ -40,6 +40,8 @@ pub trait Places: Wire {
     const CLUSTER_IP: Self;
     /// A host behind us that is none of ours.
     const ELSEWHERE: Self;
+    /// Whoever asks, asks itself.
+    const LOOPBACK: Self;
     /// An outside client.
     fn client(n: u8) -> Self;
     /// A Pod of another node.
@@ -59,6 +61,7 @@ impl Places for V4 {
     const GATEWAY: V4 = [10, 244, 1, 254];
     const CLUSTER_IP: V4 = [10, 96, 0, 10];
     const ELSEWHERE: V4 = [203, 0, 113, 9];
+    const LOOPBACK: V4 = [127, 0, 0, 1];
     const PREFIX: usize = 24;
     fn client(n: u8) -> V4 {
         [198, 51, 100, n]
@@ -81,6 +84,7 @@ impl Places for V6 {
     const GATEWAY: V6 = v6(0xfd00_0244_0001_0000, 0xfe);
     const CLUSTER_IP: V6 = v6(0xfd00_0096_0000_0000, 0x10);
     const ELSEWHERE: V6 = v6(0x2001_0db8_ffff_0000, 9);
+    const LOOPBACK: V6 = v6(0, 1);
     const PREFIX: usize = 64;
     fn client(n: u8) -> V6 {
         v6(0x2001_0db8_000c_0000, u64::from(n))

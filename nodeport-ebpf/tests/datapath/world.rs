@@ -37,7 +37,8 @@ pub fn control() -> Control {
                 count: 4536,
             },
         ],
-        pad: [0; 5],
+        host_netns: [0; 2],
+        pad: [0; 3],
     }
 }
 

@@ -82,13 +82,14 @@ pub(crate) fn summary(rows: &[Row]) -> String {
     let count = |matches: &dyn Fn(&Row) -> bool| rows.iter().filter(|row| matches(row)).count();
     let wrong = count(&|row| row.wrong.is_some());
     format!(
-        "{} tried: {} answered, {} refused, {} silent; carried by XDP alone {}, by TC {}; {}",
+        "{} tried: {} answered, {} refused, {} silent; carried by XDP alone {}, by TC {}, by sockets {}; {}",
         rows.len(),
         count(&|row| matches!(row.verdict, Verdict::Answered(_))),
         count(&|row| row.verdict == Verdict::Refused),
         count(&|row| row.verdict == Verdict::Silent),
         count(&|row| row.hook == "xdp"),
         count(&|row| row.hook.contains("tc")),
+        count(&|row| row.hook == "socket"),
         if wrong == 0 {
             "every row is right".to_owned()
         } else {

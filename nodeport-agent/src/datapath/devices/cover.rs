@@ -135,7 +135,7 @@ impl Cover {
     /// Forgets a device that was removed, so that another one with its index is covered from the start.
     pub fn forget(&mut self, index: u32) {
         self.targets.forget(index);
-        for &hook in Hook::ALL {
+        for &hook in Hook::ON_DEVICES {
             let place = Place {
                 device: index,
                 hook,
@@ -208,7 +208,7 @@ impl Cover {
             name: &device.name,
             xdp: link.xdp,
         };
-        for &hook in Hook::ALL {
+        for &hook in Hook::ON_DEVICES {
             let place = Place {
                 device: index,
                 hook,
@@ -305,6 +305,6 @@ fn release_clsact(inventory: &Inventory, place: Place) {
         Hook::TcEgress => {
             clsact::detach(&link.name, TcAttachType::Egress, programs::TC_EGRESS);
         }
-        Hook::Xdp => {}
+        Hook::Xdp | Hook::Socket => {}
     }
 }
