@@ -79,7 +79,7 @@ impl Drop for Running {
 }
 
 fn wait(what: &str, mut met: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(60);
+    let end = Instant::now() + Duration::from_mins(1);
     while !met() {
         assert!(Instant::now() < end, "{what}");
         sleep(Duration::from_millis(50));

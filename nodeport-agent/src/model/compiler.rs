@@ -136,7 +136,8 @@ impl Compiler {
                     self.forget_slice(service, key);
                 }
                 if let Some(service) = &new {
-                    let slices = self.slices.entry(service.clone()).or_default();
+                    let slices = self.slices.entry(service.clone());
+                    let slices = slices.or_insert_with(|| Vec::with_capacity(1));
                     slices.push(key.clone());
                 }
             }
@@ -164,9 +165,13 @@ impl Compiler {
         let slices: Vec<&EndpointSlice> = (self.slices.get(key).into_iter().flatten())
             .filter_map(|slice| now.endpoint_slices.get(slice).map(AsRef::as_ref))
             .collect();
-        let new = now.services.get(key).map(|service| Known {
-            service: Arc::clone(service),
-            compiled: compile_service(service, &slices, place),
+        let new = now.services.get(key).map(|service| {
+            let mut compiled = compile_service(service, &slices, place);
+            compiled.claims.shrink_to_fit();
+            Known {
+                service: Arc::clone(service),
+                compiled,
+            }
         });
         let check = now.services.get(key);
         match check.and_then(|service| health_check(service, &slices, place.node)) {

@@ -139,8 +139,19 @@ impl Raw {
         };
         meta.problems = problems;
         match self {
-            Self::Service(service) => Object::Service(Arc::new(service)),
-            Self::EndpointSlice(slice) => Object::EndpointSlice(Arc::new(slice)),
+            Self::Service(mut service) => {
+                // Tens of thousands of these are kept: what lists were given ahead would be a third of them.
+                service.cluster_ips.shrink_to_fit();
+                service.external_ips.shrink_to_fit();
+                service.load_balancer_ips.shrink_to_fit();
+                service.ports.shrink_to_fit();
+                Object::Service(Arc::new(service))
+            }
+            Self::EndpointSlice(mut slice) => {
+                slice.endpoints.shrink_to_fit();
+                slice.ports.shrink_to_fit();
+                Object::EndpointSlice(Arc::new(slice))
+            }
             Self::Node(node) => Object::Node(Arc::new(node)),
         }
     }

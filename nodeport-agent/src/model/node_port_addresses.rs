@@ -62,7 +62,7 @@ impl NodePortAddresses {
     }
 
     /// Whether an entry means loopback addresses only, on which NodePorts do not answer (13.3, 13.5): `localhost`, or a CIDR within
-    /// 127.0.0.0/8 or of `::1`.
+    /// `127.0.0.0/8` or of `::1`.
     #[must_use]
     pub fn is_loopback(value: &str) -> bool {
         let within = |net: IpNet| net.addr().is_loopback() && net.broadcast().is_loopback();

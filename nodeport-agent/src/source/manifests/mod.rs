@@ -7,6 +7,7 @@
 
 pub mod document;
 mod files;
+mod list;
 mod merged;
 mod watch;
 pub(crate) mod yaml;
