@@ -200,7 +200,7 @@ fn the_node_reaches_its_own_servers_by_a_service_and_directly() {
     }
 }
 
-/// 13.3, 13.5, G5: refused on loopback unless asked for; then all of 127.0.0.0/8 and ::1, for the node's own processes only.
+/// 13.3, 13.5, G5: refused on loopback unless asked for; then all of 127.0.0.0/8 and `::1`, for the node's own processes only.
 #[test]
 fn node_ports_answer_on_loopback_if_asked_for() {
     let loopback = |last| IpAddr::V4(Ipv4Addr::new(127, 0, 0, last));

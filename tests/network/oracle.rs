@@ -156,7 +156,7 @@ fn parse(recording: &str) -> BTreeMap<String, String> {
         // A label of 46 columns, who asked, and what came of it.
         let (label, rest) = line.split_at(46);
         let words = rest.split_whitespace().skip(1);
-        let results: BTreeSet<String> = words.map(|word| of_word(word)).collect();
+        let results: BTreeSet<String> = words.map(of_word).collect();
         let results: Vec<_> = results.into_iter().collect();
         (label.trim().to_owned(), results.join(", "))
     })

@@ -203,7 +203,7 @@ pub(super) fn pinned_sockets(pins: &Pins) -> Result<Vec<PathBuf>, DatapathError>
 /// The hooks of which links are pinned.
 ///
 /// # Errors
-/// See [`pinned_sockets`].
+/// See `pinned_sockets`.
 pub fn pinned_hooks(pins: &Pins) -> Result<Vec<String>, DatapathError> {
     let hook = |path: PathBuf| {
         let name = path.file_name()?.to_string_lossy().into_owned();
