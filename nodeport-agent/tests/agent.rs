@@ -221,7 +221,8 @@ fn a_killed_agent_leaves_all_in_place_and_the_next_one_takes_it_over() {
 
             sleep(Duration::from_millis(1100));
             node.start();
-            assert_ne!(programs(), programs_before, "the new agent's program");
+            let same = "of the same object: taken as they are";
+            assert_eq!(programs(), programs_before, "{same}");
             let again = device(&node.status(), "eth0").cloned();
             assert_eq!(again, eth0, "the same links, as old as before");
             assert_eq!(node.dump("state"), before);

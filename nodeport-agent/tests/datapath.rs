@@ -154,7 +154,7 @@ fn another_object_takes_over_links_and_replaces_their_programs_i8() {
             assert_eq!(first.attach_xdp("eth0").expect("XDP").mode, Mode::Native);
             assert_eq!(first.attach_tc("eth0", Hook::TcIngress).mode, Mode::Tcx);
             assert_eq!(first.attach_tc("eth0", Hook::TcEgress).mode, Mode::Tcx);
-            let links = Hook::ALL
+            let links = Hook::ON_DEVICES
                 .iter()
                 .map(|&hook| (hook, link_id(&first.pins, "eth0", hook)));
             let links: Vec<_> = links.collect();
