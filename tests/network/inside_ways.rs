@@ -258,6 +258,8 @@ fn a_live_node_port_is_held_and_the_log_names_who_wanted_it() {
             assert!(error.contains("Address already in use"), "{error}");
         }
     }
+    // The agent reads what its programs say ten times a second.
+    std::thread::sleep(Duration::from_secs(1));
     let log = world.agent("n1").log();
     for (protocol, port) in [("TCP", WEB), ("UDP", DNS)] {
         let said = format!("was refused to bind {protocol} port {port}");
@@ -280,7 +282,10 @@ fn a_live_node_port_is_held_and_the_log_names_who_wanted_it() {
     world.manifest.service("web").port(HTTP_PORT, HTTP_PORT);
     world.manifest.service("dns").port(HTTP_PORT, HTTP_PORT);
     world.manifest.write().expect("written");
-    let free = || binds(&own, &address, WEB).is_none();
+    let free = || {
+        std::thread::sleep(Duration::from_millis(300));
+        binds(&own, &address, WEB).is_none()
+    };
     assert!(
         (0..10).any(|_| free()),
         "a NodePort that is gone is nobody's"
