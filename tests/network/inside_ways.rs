@@ -238,18 +238,15 @@ fn a_live_node_port_is_held_and_the_log_names_who_wanted_it() {
     // dnsmasq ends with an error if it cannot bind, and goes on otherwise until `timeout` ends it.
     let binds = |netns: &nodeport_tests::Netns, address: &str, port: u16| {
         let words = "--keep-in-foreground --conf-file=/dev/null --no-resolv --no-hosts --user=root --bind-interfaces";
-        let pid_file = pid_file.display();
         let line = format!(
-            "timeout 0.5 dnsmasq {words} --pid-file={pid_file} --port={port} --listen-address={address}"
+            "timeout 3 dnsmasq {words} --pid-file={} --port={port} --listen-address={address}",
+            pid_file.display()
         );
         let mut words = line.split_whitespace();
         let mut command = Command::new(words.next().expect("timeout"));
         let output = netns.output(command.args(words)).expect("runs");
-        let error = String::from_utf8_lossy(&output.stderr).into_owned();
-        match output.status.code() {
-            Some(124) => None,
-            _ => Some(error),
-        }
+        let ended = output.status.code() != Some(124);
+        ended.then(|| String::from_utf8_lossy(&output.stderr).into_owned())
     };
     let address = node.address(Family::V4).to_string();
     for address in [address.as_str(), &node.address(Family::V6).to_string()] {
@@ -258,16 +255,16 @@ fn a_live_node_port_is_held_and_the_log_names_who_wanted_it() {
             assert!(error.contains("Address already in use"), "{error}");
         }
     }
-    // The agent reads what its programs say ten times a second.
-    std::thread::sleep(Duration::from_secs(1));
-    let log = world.agent("n1").log();
     for (protocol, port) in [("TCP", WEB), ("UDP", DNS)] {
         let said = format!("was refused to bind {protocol} port {port}");
-        assert!(
-            log.lines()
-                .any(|line| line.contains("dnsmasq (process ") && line.contains(&said)),
-            "{log}"
-        );
+        let log = || world.agent("n1").log();
+        // The agent reads what its programs say ten times a second.
+        let named = (0..100).any(|_| {
+            std::thread::sleep(Duration::from_millis(100));
+            let is_it = |line: &str| line.contains("dnsmasq (process ") && line.contains(&said);
+            log().lines().any(is_it)
+        });
+        assert!(named, "{}", log());
     }
     let (counted, _) = world.counted("n1", || binds(&own, &address, WEB));
     assert!(counted.get("socket", "bind_refused") > 0, "{counted:?}");
