@@ -183,8 +183,12 @@ pub(crate) fn undo(dir: &Path, cleaned: &mut Cleaned) -> Result<()> {
     fs::remove_dir_all(dir).with_context(|| format!("remove {}", dir.display()))
 }
 
-/// A cgroup is busy until its killed processes are reaped, which takes a moment. Those that a node's kubelet made below it go first.
+/// Ends what still runs in a cgroup that the lab made, and removes it with those that a node's kubelet made below it.
+///
+/// It is busy until the killed processes are reaped, which takes a moment.
 fn remove_cgroup(dir: &Path) -> Result<()> {
+    // Children of programs that were killed are in no record, but in the cgroup (cgroup-v2.rst, "cgroup.kill").
+    let _ = fs::write(dir.join("cgroup.kill"), "1");
     let mut result = remove_below(dir);
     for _ in 0..100 {
         if result.is_ok() {

@@ -1,9 +1,12 @@
 //! The lab itself, without any agent: everything reaches everything as in a cluster without Services.
 
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use nodeport_tests::clients::{self, Options, Verdict};
+use nodeport_tests::record::Record;
 use nodeport_tests::{Family, Lab, LabSpec, Netns, servers};
 
 fn ping(from: &Netns, to: IpAddr) {
@@ -179,21 +182,22 @@ fn servers_say_who_they_are_and_who_asked() {
 #[test]
 fn a_crashed_lab_is_cleaned_up() {
     let id = format!("crashed{}", std::process::id());
-    let record = nodeport_tests::record::Record::create(&id).expect("a record");
+    let record = Record::create(&id).expect("a record");
     let name = format!("npl{id}-client");
     record
         .netns(&[name.clone(), format!("npl{id}-never-made")])
         .expect("recorded");
     nodeport_tests::netns::ip_batch(&[format!("netns add {name}")]).expect("a namespace");
     let netns = Netns::open(&name).expect("the namespace");
-    let mut server = std::process::Command::new("sleep")
+    let mut server = Command::new("sleep")
         .arg("600")
         .spawn()
         .expect("sleep runs");
     record.process(server.id()).expect("recorded");
-    let pins = std::path::PathBuf::from(format!("/sys/fs/bpf/nodeport-lab-{id}"));
+    let pins = PathBuf::from(format!("/sys/fs/bpf/nodeport-lab-{id}"));
     record.pins(&pins).expect("recorded");
     std::fs::create_dir(&pins).expect("a directory on the bpffs");
+    let (cgroup, mut unrecorded) = child_in_a_cgroup(&id, &record);
     // Process 1 did not start at tick 1: the owner is gone.
     std::fs::write(record.dir().join("owner"), "1 1\n").expect("an owner");
 
@@ -201,8 +205,28 @@ fn a_crashed_lab_is_cleaned_up() {
 
     assert!(cleaned.labs.contains(&id), "{cleaned:?}");
     assert!(!netns.path().exists() && !pins.exists() && !record.dir().exists());
-    let status = server.wait().expect("it ended");
-    assert!(!status.success(), "it was killed, not finished");
+    assert!(!cgroup.exists());
+    for process in [&mut server, &mut unrecorded] {
+        let status = process.wait().expect("it ended");
+        assert!(!status.success(), "it was killed, not finished");
+    }
+}
+
+/// A recorded cgroup, and in it a process that is in no record, as a child of a program that was killed.
+fn child_in_a_cgroup(id: &str, record: &Record) -> (PathBuf, Child) {
+    let mounts = std::fs::read_to_string("/proc/mounts").expect("mounts");
+    let unified = mounts.lines().find_map(|line| {
+        line.split(' ')
+            .nth(1)
+            .filter(|_| line.contains(" cgroup2 "))
+    });
+    let cgroup = Path::new(unified.expect("cgroup v2")).join(format!("nodeport-lab-{id}"));
+    record.cgroup(&cgroup).expect("recorded");
+    std::fs::create_dir(&cgroup).expect("a cgroup");
+    let child = Command::new("sleep").arg("600").spawn();
+    let child = child.expect("sleep runs");
+    std::fs::write(cgroup.join("cgroup.procs"), child.id().to_string()).expect("moved");
+    (cgroup, child)
 }
 
 #[test]
