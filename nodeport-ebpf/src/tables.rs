@@ -195,6 +195,9 @@ pub trait Tables<A: Copy> {
     fn may_have_flows(&self, key: &FlowKey<A>) -> bool;
     /// Notes, for ever, that packets to this destination may have a flow.
     fn note_destination(&self, key: &FlowKey<A>);
+    /// Whether packets to this destination may be for a front end: its address and its port, or others that together look like them, are
+    /// noted. Cheaper than a lookup.
+    fn may_be_frontend(&self, key: &FlowKey<A>) -> bool;
     /// An established flow's entry.
     fn flow(&self, key: &FlowKey<A>) -> Option<&Entry<A>>;
     /// A pending flow's entry.

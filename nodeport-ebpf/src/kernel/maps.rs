@@ -7,7 +7,7 @@ use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 use nodeport_common::{
     Address, Backend, Control, Counters, Device, FlowKey, FragmentKey, FragmentPorts, Frontend,
-    FrontendKey, Hook, SNAT_CURSORS_LEN, ServingKey, TokenBucket, V4, V6,
+    FrontendKey, Hook, NOTED_LEN, SNAT_CURSORS_LEN, ServingKey, TokenBucket, V4, V6,
 };
 use nodeport_ebpf::scratch::Scratch;
 use nodeport_ebpf::tables::Entry;
@@ -21,6 +21,7 @@ pub(crate) type Addresses<A> = HashMap<A, Address, 65536, ON_DEMAND>;
 pub(crate) type Frontends<A> = HashMap<FrontendKey<A>, Frontend, 65536, ON_DEMAND>;
 pub(crate) type Backends<A> = Array<Backend<A>, 262_144>;
 pub(crate) type Serving<A> = HashMap<ServingKey<A>, u32, 262_144, ON_DEMAND>;
+pub(crate) type NotedPlaces = Array<u64, { NOTED_LEN as usize }>;
 pub(crate) type Flows<A> = HashMap<FlowKey<A>, Entry<A>, 262_144, ON_DEMAND>;
 pub(crate) type Pending<A> = LruHashMap<FlowKey<A>, Entry<A>, 65536>;
 pub(crate) type Fragments<A> = LruHashMap<FragmentKey<A>, FragmentPorts, 8192>;
@@ -58,6 +59,10 @@ pub(crate) static BACKENDS6: Backends<V6> = Array::new();
 pub(crate) static SERVING4: Serving<V4> = HashMap::new();
 #[btf_map]
 pub(crate) static SERVING6: Serving<V6> = HashMap::new();
+#[btf_map]
+pub(crate) static NOTED4: NotedPlaces = Array::new();
+#[btf_map]
+pub(crate) static NOTED6: NotedPlaces = Array::new();
 #[btf_map]
 pub(crate) static FLOWS4: Flows<V4> = HashMap::new();
 #[btf_map]

@@ -10,7 +10,8 @@ use aya_ebpf::bindings::{
 use aya_ebpf::helpers::generated;
 use nodeport_common::{
     Backend, Control, Device, FlowKey, FragmentKey, FragmentPorts, Frontend, FrontendKey, Hook,
-    NextHop, ServingKey, control_flags, device_flags, protocol,
+    NOTED_TRUST, NOTED_TRUSTED, NextHop, NotedBit, ServingKey, control_flags, device_flags,
+    protocol,
 };
 use nodeport_ebpf::tables::{Entry, InsertError, Route, RouteQuery, RouteStatus, Tables};
 use nodeport_ebpf::{originate, select};
@@ -161,6 +162,16 @@ impl<A: KernelFamily, H: AtHook> Tables<A> for KernelTables<H> {
         };
         note(ADDRESS_ROW, select::place(&key.destination));
         note(PORT_ROW, u16::from_be_bytes(key.destination_port));
+    }
+
+    #[inline(always)]
+    fn may_be_frontend(&self, key: &FlowKey<A>) -> bool {
+        // Written by the agent alone, a word at a time, with more bits than before.
+        let word = |index| A::noted().get(index).copied();
+        let is_noted = |at: NotedBit| word(at.word).is_none_or(|word| word & at.bit != 0);
+        is_noted(NotedBit::of_address(select::place(&key.destination)))
+            && is_noted(NotedBit::of_port(key.destination_port))
+            || word(NOTED_TRUST) != Some(NOTED_TRUSTED)
     }
 
     #[inline(always)]

@@ -2,7 +2,7 @@
 //!
 //! 1. Parse. What is not plain IP to us goes on unmodified, with an outcome that says why.
 //! 2. ICMP errors about our flows are translated with what they quote.
-//! 3. A destination that no flow ever had and that is no front end: the packet goes on untouched, after one lookup.
+//! 3. A destination that no flow ever had and that no front end has: the packet goes on untouched, without a lookup.
 //! 4. An established flow: one lookup, rewrite, next hop, done.
 //! 5. A pending flow: the same; its third leg moves it to the established table.
 //! 6. Neither: is the destination a front end? Then a flow is opened.
@@ -68,7 +68,7 @@ fn known_flow<'t, A: Family, T: Tables<A>>(
     // Most packets of a node are none of ours. They come by uplinks; elsewhere, replies that await egress are told from them.
     if tables.device().flags & device_flags::UPLINK != 0
         && !tables.may_have_flows(key)
-        && opening::find(tables, key, &mut scratch.frontend).is_none()
+        && !tables.may_be_frontend(key)
     {
         return Err(Outcome::Untouched.into());
     }

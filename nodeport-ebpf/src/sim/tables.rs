@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nodeport_common::{
     Address, Backend, Control, Device, FlowKey, FragmentKey, FragmentPorts, Frontend, FrontendKey,
-    Hook, NextHop, ServingKey, V4, V6, device_flags,
+    Hook, NextHop, ServingKey, V4, V6, address_flags, device_flags,
 };
 
 use super::map::Map;
@@ -194,6 +194,13 @@ impl<A: SimFamily, const HOOK: usize> Tables<A> for View<'_, A, HOOK> {
         );
         addresses.insert(key.destination);
         ports.insert(key.destination_port);
+    }
+
+    fn may_be_frontend(&self, key: &FlowKey<A>) -> bool {
+        let mut ports = self.tables.frontends.keys().map(|frontend| frontend.port);
+        let flags = self.address(&key.destination);
+        flags & (address_flags::NODE_PORT | address_flags::VIRTUAL) != 0
+            && ports.any(|port| port == key.destination_port)
     }
 
     fn flow(&self, key: &FlowKey<A>) -> Option<&Entry<A>> {
