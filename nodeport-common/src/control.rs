@@ -26,9 +26,14 @@ pub struct Control {
     pub reject_burst: u32,
     /// Source ports for translated flows: up to two segments, outside the NodePort range and `ip_local_port_range`.
     pub snat: [PortSegment; 2],
+    /// Lines that each CPU has of those of busy flows, a power of two; 0 for none.
+    pub lines_per_cpu: u32,
     /// Zero.
-    pub pad: [u32; 5],
+    pub pad: [u32; 4],
 }
+
+/// Lines of busy flows of each family, of all CPUs together; a power of two.
+pub const LINES_LEN: u32 = 65536;
 
 /// A run of source ports, host order. 4 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

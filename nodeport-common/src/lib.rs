@@ -12,13 +12,19 @@
 mod control;
 mod flow;
 mod frontend;
+mod noted;
 mod outcome;
 
 pub use control::{
-    Address, Control, Device, PortSegment, TokenBucket, address_flags, control_flags, device_flags,
+    Address, Control, Device, LINES_LEN, PortSegment, TokenBucket, address_flags, control_flags,
+    device_flags,
 };
 pub use flow::{Flow, FlowKey, FragmentKey, FragmentPorts, NextHop, flow_flags, tcp_flags};
 pub use frontend::{Backend, Frontend, FrontendKey, ServingKey, backend_flags, frontend_flags};
+pub use noted::{
+    NOTED_LEN, NOTED_TRUST, NOTED_TRUSTED, NotedBit, finish as hash_finish, mix as hash_mix,
+    place as noted_place,
+};
 pub use outcome::{Counters, Hook, Outcome};
 
 /// Version of the map layouts. Maps, programs and links are pinned under `<bpffs>/nodeport/v<ABI_VERSION>/`.
@@ -80,6 +86,10 @@ pub mod maps {
     /// Array of two rows of 65,536 bytes: 1 for each hash of an address (row 0) and each port (row 1) that was the destination of
     /// packets of a flow. Never unset: a packet to another destination has no flow.
     pub const DESTINATIONS: &str = "DESTINATIONS";
+    /// Array of u64: which destinations may be those of front ends, see [`NotedBit`](crate::NotedBit).
+    pub const NOTED4: &str = "NOTED4";
+    /// See [`NOTED4`].
+    pub const NOTED6: &str = "NOTED6";
     /// Array of u32: where the search for a free source port starts, by hash of the backend.
     pub const SNAT_CURSORS: &str = "SNAT_CURSORS";
     /// Per-CPU array of one [`TokenBucket`](crate::TokenBucket): the budget of ICMP errors that we originate.

@@ -11,6 +11,7 @@ use nodeport_common::{
     Hook, NextHop, ServingKey,
 };
 
+use crate::nat::Translation;
 use crate::wire::Family;
 
 /// A [`Flow`] in shared memory: the same layout, the fields that change as cells.
@@ -109,6 +110,17 @@ impl<A: Copy> Entry<A> {
         }
     }
 
+    /// How its packets are rewritten.
+    #[inline(always)]
+    pub fn translation(&self) -> Translation<A> {
+        Translation {
+            source: self.source,
+            destination: self.destination,
+            source_port: self.source_port,
+            destination_port: self.destination_port,
+        }
+    }
+
     /// Writes the key of the entry of the other direction.
     #[inline(always)]
     pub fn pair(&self, protocol: u8, key: &mut FlowKey<A>)
@@ -121,6 +133,101 @@ impl<A: Copy> Entry<A> {
         key.destination_port = self.source_port;
         key.protocol = protocol;
         key.pad = [0; 3];
+    }
+}
+
+/// What a CPU keeps of a busy flow's direction, see `path/line.rs`: a cache line for IPv4, two for IPv6.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub struct Line<A: Copy> {
+    /// The tuple's source address.
+    pub source: Cell<A>,
+    /// The tuple's destination address.
+    pub destination: Cell<A>,
+    /// The tuple's source port, network order.
+    pub source_port: Cell<[u8; 2]>,
+    /// The tuple's destination port, network order.
+    pub destination_port: Cell<[u8; 2]>,
+    /// The tuple's IANA protocol number; 0 in a line of no flow.
+    pub protocol: Cell<u8>,
+    /// See [`Flow::flags`].
+    pub flags: Cell<u8>,
+    /// See [`NextHop::mtu`].
+    pub mtu: Cell<u16>,
+    /// The tuple's epoch ([`Tables::epoch`]) before its flow was looked up.
+    pub epoch: Cell<u32>,
+    /// Low 32 bits of jiffies when it was made.
+    pub made: Cell<u32>,
+    /// Low half of [`NextHop::generation`].
+    pub route_generation: Cell<u16>,
+    /// Low half of [`Flow::endpoint_generation`].
+    pub endpoint_generation: Cell<u16>,
+    /// See [`NextHop::device`].
+    pub device: Cell<u32>,
+    /// Packets that the flow does not know of yet.
+    pub packets: Cell<u32>,
+    /// Their bytes.
+    pub bytes: Cell<u32>,
+    /// See [`Flow::source`].
+    pub new_source: Cell<A>,
+    /// See [`Flow::destination`].
+    pub new_destination: Cell<A>,
+    /// See [`Flow::source_port`].
+    pub new_source_port: Cell<[u8; 2]>,
+    /// See [`Flow::destination_port`].
+    pub new_destination_port: Cell<[u8; 2]>,
+    /// See [`NextHop::destination_mac`].
+    pub destination_mac: Cell<[u8; 6]>,
+    /// See [`NextHop::source_mac`].
+    pub source_mac: Cell<[u8; 6]>,
+}
+
+const _: () = {
+    assert!(size_of::<Line<nodeport_common::V4>>() == 64);
+    assert!(size_of::<Line<nodeport_common::V6>>() == 128);
+};
+
+impl<A: Family> Line<A> {
+    /// Whether it is of this tuple.
+    #[inline(always)]
+    pub fn is_of(&self, key: &FlowKey<A>) -> bool {
+        self.source.get() == key.source
+            && self.destination.get() == key.destination
+            && self.source_port.get() == key.source_port
+            && self.destination_port.get() == key.destination_port
+            && self.protocol.get() == key.protocol
+    }
+
+    /// Writes its tuple.
+    #[inline(always)]
+    pub fn write_key(&self, key: &mut FlowKey<A>) {
+        self.source.get().copy_to(&mut key.source);
+        self.destination.get().copy_to(&mut key.destination);
+        key.source_port = self.source_port.get();
+        key.destination_port = self.destination_port.get();
+        key.protocol = self.protocol.get();
+        key.pad = [0; 3];
+    }
+
+    /// Makes it one of this tuple.
+    #[inline(always)]
+    pub fn set_key(&self, key: &FlowKey<A>) {
+        self.source.set(key.source);
+        self.destination.set(key.destination);
+        self.source_port.set(key.source_port);
+        self.destination_port.set(key.destination_port);
+        self.protocol.set(key.protocol);
+    }
+
+    /// How its packets are rewritten.
+    #[inline(always)]
+    pub fn translation(&self) -> Translation<A> {
+        Translation {
+            source: self.new_source.get(),
+            destination: self.new_destination.get(),
+            source_port: self.new_source_port.get(),
+            destination_port: self.new_destination_port.get(),
+        }
     }
 }
 
@@ -195,6 +302,15 @@ pub trait Tables<A: Copy> {
     fn may_have_flows(&self, key: &FlowKey<A>) -> bool;
     /// Notes, for ever, that packets to this destination may have a flow.
     fn note_destination(&self, key: &FlowKey<A>);
+    /// Whether packets to this destination may be for a front end: its address and its port, or others that together look like them, are
+    /// noted. Cheaper than a lookup.
+    fn may_be_frontend(&self, key: &FlowKey<A>) -> bool;
+    /// The line of this CPU at which a tuple with this [`hash`](crate::select::hash) may be; `None` if this hook keeps none.
+    fn line(&self, hash: u32) -> Option<&Line<A>>;
+    /// The epoch of tuples with this hash: another one after each [`Tables::disturb`] of one of them, on any CPU.
+    fn epoch(&self, hash: u32) -> u32;
+    /// Makes all lines of a tuple useless, on all CPUs. [`Tables::remove_flow`] does so, too.
+    fn disturb(&self, key: &FlowKey<A>);
     /// An established flow's entry.
     fn flow(&self, key: &FlowKey<A>) -> Option<&Entry<A>>;
     /// A pending flow's entry.

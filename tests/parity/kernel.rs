@@ -11,10 +11,10 @@ use aya::programs::{
 };
 use aya::{Ebpf, EbpfLoader};
 use nodeport_agent::maps::{
-    Addresses, Backends, Controls, Devices, Flows, Frontends, IpBytes, KernelStore, Pending,
-    Serving, SnatCursors, Store as _, StoreError,
+    Addresses, Backends, Controls, Devices, Flows, Frontends, IpBytes, KernelStore, NotedPlaces,
+    Pending, Serving, SnatCursors, Store as _, StoreError,
 };
-use nodeport_agent::plan::Ip;
+use nodeport_agent::plan::{Ip, Noted};
 use nodeport_common::{Counters, Hook, Outcome, maps, programs};
 use nodeport_ebpf::path::Action;
 
@@ -156,6 +156,16 @@ impl Kernel {
         store.put::<Frontends<A>>(&frontends)?;
         store.put::<Backends<A>>(&backends)?;
         store.put::<Serving<A>>(&serving)?;
+        let mut noted = Noted::adopt(&[]);
+        for (key, _) in &frontends {
+            noted.frontend(key);
+        }
+        for (address, value) in &addresses {
+            noted.address(*address, value.flags);
+        }
+        noted.trust();
+        let words: Vec<_> = (0..).zip(noted.words().iter().copied()).collect();
+        store.put::<NotedPlaces<A>>(&words)?;
         Ok(())
     }
 

@@ -206,6 +206,7 @@ fn control() -> Control {
         rejects_per_second: 1000,
         reject_burst: 50,
         snat: snat_segments(&[range(30000, 32767), range(32768, 60999)]),
-        pad: [0; 5],
+        lines_per_cpu: 1024,
+        pad: [0; 4],
     }
 }

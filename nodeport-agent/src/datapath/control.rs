@@ -8,7 +8,7 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::{Mutex, PoisonError};
 
 use aya::maps::{Array, Map, MapData};
-use nodeport_common::{Control, PortSegment, control_flags, maps};
+use nodeport_common::{Control, LINES_LEN, PortSegment, control_flags, maps};
 
 use super::error::DatapathError;
 use super::kernel::{self, FIB_SOURCE, Version};
@@ -21,6 +21,8 @@ use crate::maps::Bytes as _;
 const NEXT_HOP_MAX_AGE_SECS: u32 = 30;
 /// How long the ports of a fragmented datagram are remembered (edge-cases E4).
 const FRAGMENT_MAX_AGE_SECS: u32 = 30;
+/// Fewer lines than these are not used.
+const FEWEST_LINES: u32 = 64;
 /// ICMP errors that we originate, per second and CPU, and in one burst (edge-cases D6).
 const REJECTS_PER_SECOND: u32 = 1000;
 const REJECT_BURST: u32 = 50;
@@ -56,6 +58,7 @@ impl ControlMap {
             .into_iter()
             .flatten()
             .collect();
+        let cpus = aya::util::nr_cpus().map_or(0, |cpus| cpus as u32);
         let fib_source = Version::running().is_some_and(|version| version >= FIB_SOURCE);
         let this = Self {
             state: Mutex::new((array, found)),
@@ -67,6 +70,7 @@ impl ControlMap {
                 kernel::hz(),
                 fib_source,
                 snat_segments(&taken),
+                cpus,
             );
         })?;
         Ok(this)
@@ -126,7 +130,14 @@ pub(super) fn next(generation: u32) -> u32 {
 }
 
 /// What the map should say, given what an earlier agent left in it (all zero in a new map).
-fn adopt(found: Control, seed: u32, hz: u32, fib_source: bool, snat: [PortSegment; 2]) -> Control {
+fn adopt(
+    found: Control,
+    seed: u32,
+    hz: u32,
+    fib_source: bool,
+    snat: [PortSegment; 2],
+    cpus: u32,
+) -> Control {
     Control {
         // Routes may have changed while no agent was watching.
         route_generation: next(found.route_generation),
@@ -147,7 +158,17 @@ fn adopt(found: Control, seed: u32, hz: u32, fib_source: bool, snat: [PortSegmen
         rejects_per_second: REJECTS_PER_SECOND,
         reject_burst: REJECT_BURST,
         snat,
-        pad: [0; 5],
+        lines_per_cpu: lines_per_cpu(cpus),
+        pad: [0; 4],
+    }
+}
+
+/// How many lines of busy flows each of so many CPUs has: a power of two, and together no more than there are. With very many CPUs they are
+/// too few to be worth a look.
+fn lines_per_cpu(cpus: u32) -> u32 {
+    match LINES_LEN.checked_div(cpus).and_then(u32::checked_ilog2) {
+        Some(bits) if bits >= FEWEST_LINES.ilog2() => 1 << bits,
+        _ => 0,
     }
 }
 
@@ -175,14 +196,14 @@ mod tests {
 
     #[test]
     fn a_new_map_gets_a_seed_and_generations_that_are_not_zero() {
-        let control = adopt(Control::default(), 77, 250, true, SNAT);
+        let control = adopt(Control::default(), 77, 250, true, SNAT, 2);
         assert_eq!(control.seed, 77);
         assert_eq!(control.route_generation, 1);
         assert_eq!(control.endpoint_generation, 1);
         assert_eq!(control.flags, control_flags::FIB_SOURCE);
         assert_eq!(control.hz, 250);
         assert_eq!(control.snat, SNAT);
-        assert_eq!(adopt(Control::default(), 0, 250, true, SNAT).seed, 1);
+        assert_eq!(adopt(Control::default(), 0, 250, true, SNAT, 2).seed, 1);
     }
 
     #[test]
@@ -193,11 +214,17 @@ mod tests {
             seed: 77,
             ..Control::default()
         };
-        let control = adopt(earlier, 78, 1000, false, SNAT);
+        let control = adopt(earlier, 78, 1000, false, SNAT, 2);
         assert_eq!(control.seed, 77);
         assert_eq!(control.route_generation, 42);
         assert_eq!(control.endpoint_generation, 9);
         assert_eq!(control.flags, 0);
+    }
+
+    #[test]
+    fn lines_are_shared_out_evenly() {
+        let lines = [1, 2, 3, 64, 1024, 1025, 0].map(lines_per_cpu);
+        assert_eq!(lines, [65536, 32768, 16384, 1024, 64, 0, 0]);
     }
 
     #[test]

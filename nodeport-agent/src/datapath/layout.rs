@@ -25,6 +25,8 @@ pub const PINNED: &[&str] = &[
     maps::BACKENDS6,
     maps::SERVING4,
     maps::SERVING6,
+    maps::NOTED4,
+    maps::NOTED6,
     maps::FLOWS4,
     maps::FLOWS6,
     maps::PENDING4,

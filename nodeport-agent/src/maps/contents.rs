@@ -2,8 +2,10 @@
 //!
 //! Owns which maps are read and how far. It refuses to know what they should hold. Invariant: it only reads.
 
+use nodeport_common::NOTED_LEN;
+
 use super::bytes::IpBytes;
-use super::kind::{Addresses, Backends, Frontends, Serving};
+use super::kind::{Addresses, Backends, Frontends, NotedPlaces, Serving};
 use super::store::{Store, StoreError};
 use crate::plan::{Contents, Limits, slots_named};
 
@@ -27,5 +29,6 @@ pub fn read_contents<A: IpBytes>(store: &impl Store) -> Result<Contents<A>, Stor
         frontends,
         addresses: store.entries::<Addresses<A>>()?,
         serving: serving.into_iter().map(|(key, _)| key).collect(),
+        noted: store.head::<NotedPlaces<A>>(NOTED_LEN)?,
     })
 }

@@ -7,7 +7,8 @@ use std::marker::PhantomData;
 
 use nodeport_common::{
     Address, Backend, Control, Counters, Device, Flow, FlowKey, FragmentKey, FragmentPorts,
-    Frontend, FrontendKey, Hook, SNAT_CURSORS_LEN, ServingKey, TokenBucket, V4, V6, maps,
+    Frontend, FrontendKey, Hook, NOTED_LEN, SNAT_CURSORS_LEN, ServingKey, TokenBucket, V4, V6,
+    maps,
 };
 
 use super::bytes::{Bytes, IpBytes};
@@ -88,6 +89,8 @@ maps! {
     ArrayMap Backends<A>: Array u32 => Backend<A>, A::BACKENDS;
     /// Endpoints to which UDP flows may go on.
     HashMap Serving<A>: Hash ServingKey<A> => u32, A::SERVING;
+    /// Destinations that may be those of front ends.
+    ArrayMap NotedPlaces<A>: Array u32 => u64, A::NOTED, NOTED_LEN;
     /// Established flows.
     HashMap Flows<A>: Hash FlowKey<A> => Flow<A>, A::FLOWS;
     /// Pending flows.
@@ -107,12 +110,13 @@ maps! {
 /// What the ABI says about each map.
 #[must_use]
 pub fn layouts() -> Vec<Layout> {
-    fn family<A: Ip + IpBytes>() -> [Layout; 6] {
+    fn family<A: Ip + IpBytes>() -> [Layout; 7] {
         [
             Addresses::<A>::layout(),
             Frontends::<A>::layout(),
             Backends::<A>::layout(),
             Serving::<A>::layout(),
+            NotedPlaces::<A>::layout(),
             Flows::<A>::layout(),
             Pending::<A>::layout(),
         ]

@@ -19,7 +19,7 @@ pub use faulty::{Faults, FaultyStore};
 pub use kernel::{KernelMap, KernelStore};
 pub use kind::{
     Addresses, ArrayMap, Backends, Controls, Devices, Flows, Fragments4, Fragments6, Frontends,
-    HashMap, Kind, Map, Outcomes, Pending, Rejects, Serving, SnatCursors, layouts,
+    HashMap, Kind, Map, NotedPlaces, Outcomes, Pending, Rejects, Serving, SnatCursors, layouts,
 };
 pub use layout::{Layout, LayoutError};
 pub use memory::MemoryStore;

@@ -31,6 +31,8 @@ pub struct Contents<A> {
     pub addresses: Vec<(A, Address)>,
     /// The keys of `SERVING`.
     pub serving: Vec<ServingKey<A>>,
+    /// `NOTED`.
+    pub noted: Vec<u64>,
 }
 
 impl<A> Contents<A> {
@@ -43,6 +45,7 @@ impl<A> Contents<A> {
             backends: Vec::new(),
             addresses: Vec::new(),
             serving: Vec::new(),
+            noted: Vec::new(),
         }
     }
 }

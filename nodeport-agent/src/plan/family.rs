@@ -25,6 +25,8 @@ pub trait Ip: sealed::Sealed + Copy + Ord + Hash + Debug + Send + Sync + 'static
     const ADDRESSES: &'static str;
     /// Name of the map of endpoints that UDP flows may keep.
     const SERVING: &'static str;
+    /// Name of the array of destinations that may be those of front ends.
+    const NOTED: &'static str;
     /// Name of the table of established flows.
     const FLOWS: &'static str;
     /// Name of the table of pending flows.
@@ -49,6 +51,7 @@ impl Ip for V4 {
     const BACKENDS: &'static str = maps::BACKENDS4;
     const ADDRESSES: &'static str = maps::ADDRESSES4;
     const SERVING: &'static str = maps::SERVING4;
+    const NOTED: &'static str = maps::NOTED4;
     const FLOWS: &'static str = maps::FLOWS4;
     const PENDING: &'static str = maps::PENDING4;
 
@@ -71,6 +74,7 @@ impl Ip for V6 {
     const BACKENDS: &'static str = maps::BACKENDS6;
     const ADDRESSES: &'static str = maps::ADDRESSES6;
     const SERVING: &'static str = maps::SERVING6;
+    const NOTED: &'static str = maps::NOTED6;
     const FLOWS: &'static str = maps::FLOWS6;
     const PENDING: &'static str = maps::PENDING6;
 

@@ -9,7 +9,8 @@ use nodeport_ebpf::scratch::Scratch;
 use nodeport_ebpf::wire::parse::Parse;
 
 use super::maps::{
-    self, Addresses, Backends, Flows, Fragments, Frontends, Pending, Scratches, Serving,
+    self, Addresses, Backends, Flows, Fragments, Frontends, Lines, NotedPlaces, Pending, Scratches,
+    Serving,
 };
 
 /// A family as the kernel's tables know it.
@@ -26,6 +27,8 @@ pub(crate) trait KernelFamily: Parse {
     fn flows() -> &'static Flows<Self>;
     fn pending() -> &'static Pending<Self>;
     fn fragments() -> &'static Fragments<Self>;
+    fn noted() -> &'static NotedPlaces;
+    fn lines() -> &'static Lines<Self>;
     fn scratch() -> &'static Scratches<Self>;
 
     /// Writes source and destination into a query.
@@ -62,6 +65,12 @@ impl KernelFamily for V4 {
     }
     fn fragments() -> &'static Fragments<V4> {
         &maps::FRAGMENTS4
+    }
+    fn noted() -> &'static NotedPlaces {
+        &maps::NOTED4
+    }
+    fn lines() -> &'static Lines<V4> {
+        &maps::LINES4
     }
     fn scratch() -> &'static Scratches<V4> {
         &maps::SCRATCH4
@@ -114,6 +123,12 @@ impl KernelFamily for V6 {
     }
     fn fragments() -> &'static Fragments<V6> {
         &maps::FRAGMENTS6
+    }
+    fn noted() -> &'static NotedPlaces {
+        &maps::NOTED6
+    }
+    fn lines() -> &'static Lines<V6> {
+        &maps::LINES6
     }
     fn scratch() -> &'static Scratches<V6> {
         &maps::SCRATCH6

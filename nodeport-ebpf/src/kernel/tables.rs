@@ -1,5 +1,6 @@
 //! The library's tables, on maps and on the kernel's routing and socket tables.
 
+use core::cell::Cell;
 use core::ffi::c_void;
 use core::marker::PhantomData;
 
@@ -10,15 +11,17 @@ use aya_ebpf::bindings::{
 use aya_ebpf::helpers::generated;
 use nodeport_common::{
     Backend, Control, Device, FlowKey, FragmentKey, FragmentPorts, Frontend, FrontendKey, Hook,
-    NextHop, ServingKey, control_flags, device_flags, protocol,
+    NOTED_TRUST, NOTED_TRUSTED, NextHop, NotedBit, ServingKey, control_flags, device_flags,
+    protocol,
 };
-use nodeport_ebpf::tables::{Entry, InsertError, Route, RouteQuery, RouteStatus, Tables};
+use nodeport_ebpf::tables::{Entry, InsertError, Line, Route, RouteQuery, RouteStatus, Tables};
 use nodeport_ebpf::{originate, select};
 
 use super::devices::known;
 use super::family::KernelFamily;
 use super::maps::{
-    ADDRESS_ROW, CONTROL, DESTINATIONS, DEVICES, FIB, PORT_ROW, REJECTS, SNAT_CURSORS,
+    ADDRESS_ROW, CONTROL, DESTINATIONS, DEVICES, DISTURBED, EPOCHS, EPOCHS_LEN, FIB, PORT_ROW,
+    REJECTS, SNAT_CURSORS,
 };
 
 const _: () = assert!(BPF_F_NO_PREALLOC == 1);
@@ -35,6 +38,22 @@ const EEXIST: i32 = -17;
 pub(crate) fn jiffies() -> u32 {
     // SAFETY: the helper has no arguments and no effects.
     unsafe { generated::bpf_jiffies64() as u32 }
+}
+
+/// Bits of an epoch that say which CPU wrote it.
+const CPU_BITS: u32 = 10;
+
+/// Which CPU this is.
+#[inline(always)]
+fn cpu() -> u32 {
+    // SAFETY: the helper has no arguments and no effects.
+    unsafe { generated::bpf_get_smp_processor_id() }
+}
+
+/// Where the epoch of a hash is; not by the bits that choose its line.
+#[inline(always)]
+fn place_of_epoch(hash: u32) -> u32 {
+    hash >> 16 & (EPOCHS_LEN - 1)
 }
 
 /// A hook's view of the tables, while it looks at one packet.
@@ -164,6 +183,47 @@ impl<A: KernelFamily, H: AtHook> Tables<A> for KernelTables<H> {
     }
 
     #[inline(always)]
+    fn may_be_frontend(&self, key: &FlowKey<A>) -> bool {
+        // Written by the agent alone, a word at a time, with more bits than before.
+        let word = |index| A::noted().get(index).copied();
+        let is_noted = |at: NotedBit| word(at.word).is_none_or(|word| word & at.bit != 0);
+        is_noted(NotedBit::of_address(select::place(&key.destination)))
+            && is_noted(NotedBit::of_port(key.destination_port))
+            || word(NOTED_TRUST) != Some(NOTED_TRUSTED)
+    }
+
+    #[inline(always)]
+    fn line(&self, hash: u32) -> Option<&Line<A>> {
+        if H::HOOK != Hook::Xdp {
+            return None;
+        }
+        let mask = self.control.lines_per_cpu.checked_sub(1)?;
+        A::lines().get(cpu() * (mask + 1) + (hash & mask))
+    }
+
+    #[inline(always)]
+    fn epoch(&self, hash: u32) -> u32 {
+        EPOCHS.get(place_of_epoch(hash)).map_or(0, Cell::get)
+    }
+
+    #[inline(always)]
+    fn disturb(&self, key: &FlowKey<A>) {
+        let Some(count) = DISTURBED.get_ptr_mut(0) else {
+            return;
+        };
+        // SAFETY: this CPU's own slot. An interruption between reading and writing would only make a number be used twice.
+        let number = unsafe {
+            *count = (*count).wrapping_add(1);
+            *count
+        };
+        // Of each CPU its own numbers: what two of them write at once is not what was there before, nor what the other writes.
+        let epoch = number << CPU_BITS | cpu() & ((1 << CPU_BITS) - 1);
+        if let Some(cell) = EPOCHS.get(place_of_epoch(select::hash(key, self.control.seed))) {
+            cell.set(epoch);
+        }
+    }
+
+    #[inline(always)]
     fn flow(&self, key: &FlowKey<A>) -> Option<&Entry<A>> {
         // SAFETY: readable for the packet's life (RCU); all fields that change are cells, each a machine word or copied whole.
         unsafe { A::flows().get(key) }
@@ -189,6 +249,7 @@ impl<A: KernelFamily, H: AtHook> Tables<A> for KernelTables<H> {
     #[inline(always)]
     fn remove_flow(&self, key: &FlowKey<A>) {
         let _ = A::flows().remove(key);
+        self.disturb(key);
     }
 
     #[inline(always)]

@@ -51,5 +51,5 @@ fn run<A: Parse, P: Packet, T: Tables<A>>(
     if tcp::opens(scratch.segment.tcp) {
         return Err(Outcome::Untouched.into());
     }
-    known::carry(packet, tables, scratch, entry)
+    known::carry(packet, tables, scratch, entry, false)
 }

@@ -2,17 +2,17 @@
 //!
 //! 1. Parse. What is not plain IP to us goes on unmodified, with an outcome that says why.
 //! 2. ICMP errors about our flows are translated with what they quote.
-//! 3. A destination that no flow ever had and that is no front end: the packet goes on untouched, after one lookup.
-//! 4. An established flow: one lookup, rewrite, next hop, done.
+//! 3. A destination that no flow ever had and that no front end has: the packet goes on untouched, without a lookup.
+//! 4. An established flow: one lookup, rewrite, next hop, done. By XDP, a busy one's from a line of this CPU, without a lookup.
 //! 5. A pending flow: the same; its third leg moves it to the established table.
 //! 6. Neither: is the destination a front end? Then a flow is opened.
 //!
 //! The lookup of flows comes before that of front ends, so that a reply to a translated packet can never be taken for a request
 //! (edge-cases A4); step 3 comes to the same, because there is neither. XDP runs the same code and leaves to TC whatever it cannot finish.
 
-use nodeport_common::{Hook, Outcome, device_flags, protocol};
+use nodeport_common::{FlowKey, Hook, Outcome, device_flags, protocol};
 
-use super::{Stop, Verdict, conclude, known, opening};
+use super::{Stop, Verdict, conclude, known, line, opening};
 use crate::nat::icmp;
 use crate::packet::Packet;
 use crate::scratch::Scratch;
@@ -51,27 +51,35 @@ fn run<A: Parse, P: Packet, T: Tables<A>>(
         return Err(Outcome::OtherProtocol.into());
     }
     read_segment(packet, tables, scratch)?;
-    let entry = match known_flow(tables, scratch)? {
-        Some(entry) => entry,
-        None => opening::first(tables, scratch)?,
+    if is_foreign(tables, &scratch.segment.key) {
+        return Err(Outcome::Untouched.into());
+    }
+    if let Some(verdict) = line::carry(packet, tables, scratch)? {
+        return Ok(verdict);
+    }
+    let (entry, established) = match known_flow(tables, scratch)? {
+        Some(found) => found,
+        None => (opening::first(tables, scratch)?, false),
     };
-    known::carry(packet, tables, scratch, entry)
+    known::carry(packet, tables, scratch, entry, established)
 }
 
-/// The entry of the packet's flow, if it has one that is not over.
+/// Whether the packet is none of ours, as far as can be told cheaply: most packets of a node. They come by uplinks; elsewhere, replies that
+/// await egress are told from them.
+#[inline(always)]
+fn is_foreign<A: Family, T: Tables<A>>(tables: &T, key: &FlowKey<A>) -> bool {
+    tables.device().flags & device_flags::UPLINK != 0
+        && !tables.may_have_flows(key)
+        && !tables.may_be_frontend(key)
+}
+
+/// The entry of the packet's flow, if it has one that is not over, and whether it is established.
 #[inline(always)]
 fn known_flow<'t, A: Family, T: Tables<A>>(
     tables: &'t T,
     scratch: &mut Scratch<A>,
-) -> Result<Option<&'t Entry<A>>, Stop> {
+) -> Result<Option<(&'t Entry<A>, bool)>, Stop> {
     let key = &scratch.segment.key;
-    // Most packets of a node are none of ours. They come by uplinks; elsewhere, replies that await egress are told from them.
-    if tables.device().flags & device_flags::UPLINK != 0
-        && !tables.may_have_flows(key)
-        && opening::find(tables, key, &mut scratch.frontend).is_none()
-    {
-        return Err(Outcome::Untouched.into());
-    }
     let established = tables.flow(key);
     let Some(entry) = established.or_else(|| tables.pending(key)) else {
         return Ok(None);
@@ -80,10 +88,10 @@ fn known_flow<'t, A: Family, T: Tables<A>>(
         return Ok(None);
     }
     if established.is_some() {
-        Ok(established)
-    } else {
-        known::advance(tables, scratch, entry)
+        return Ok(Some((entry, true)));
     }
+    let entry = known::advance(tables, scratch, entry)?;
+    Ok(entry.map(|entry| (entry, false)))
 }
 
 /// The packet with its ports; those of a later fragment come from what the first one left behind (edge-cases E2-E7). All

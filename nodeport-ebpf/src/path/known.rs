@@ -4,11 +4,11 @@
 //! is always possible up to the rewrite.
 
 use nodeport_common::{
-    FlowKey, FragmentPorts, FrontendKey, Outcome, ServingKey, flow_flags, protocol,
+    FlowKey, FragmentPorts, FrontendKey, Hook, Outcome, ServingKey, flow_flags, protocol,
 };
 
-use super::way::{send, way};
-use super::{Stop, Verdict, opening, state};
+use super::way::{Way, send, way};
+use super::{Stop, Verdict, line, opening, state};
 use crate::nat::{self, ports};
 use crate::packet::Packet;
 use crate::scratch::Scratch;
@@ -183,19 +183,22 @@ fn leads_to<A: Family>(other: &Entry<A>, key: &FlowKey<A>) -> bool {
         && other.source_port == key.destination_port
 }
 
-/// Carries a packet of a flow: rewrites it, notes what was seen, and sends it on its way.
+/// Carries a packet of a flow: rewrites it, notes what was seen, and sends it on its way. One of an `established` flow may leave a line.
 #[inline(always)]
 pub(super) fn carry<A: Family, P: Packet, T: Tables<A>>(
     packet: &mut P,
     tables: &T,
     scratch: &mut Scratch<A>,
     entry: &Entry<A>,
+    established: bool,
 ) -> Result<Verdict, Stop> {
     let way = way(packet, tables, scratch, entry)?;
     let Scratch {
         segment,
         other,
         fragment,
+        hash,
+        epoch,
         ..
     } = &mut *scratch;
     let headers = &segment.headers;
@@ -208,9 +211,12 @@ pub(super) fn carry<A: Family, P: Packet, T: Tables<A>>(
         headers.fragment_key(fragment);
         tables.remember_fragment(fragment, &ports);
     }
-    nat::translate(packet, segment, entry, way.forwards())
+    nat::translate(packet, segment, &entry.translation(), way.forwards())
         .ok_or(Stop::Drop(Outcome::RewriteFailed))?;
     state::account(tables, segment, other, entry);
+    if T::HOOK == Hook::Xdp && established && matches!(way, Way::Hop) {
+        line::refresh(tables, &segment.key, other, *hash, *epoch, entry);
+    }
     let flags = entry.flags.get();
     let outcome = match (flags & flow_flags::REPLY != 0, way.forwards()) {
         (true, true) => Outcome::ReplyRedirected,

@@ -3,6 +3,7 @@
 pub mod egress;
 pub mod ingress;
 pub(crate) mod known;
+mod line;
 mod opening;
 pub(crate) mod state;
 pub(crate) mod way;

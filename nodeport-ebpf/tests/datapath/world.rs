@@ -37,7 +37,8 @@ pub fn control() -> Control {
                 count: 4536,
             },
         ],
-        pad: [0; 5],
+        lines_per_cpu: 1024,
+        pad: [0; 4],
     }
 }
 

@@ -23,8 +23,9 @@ impl<A: Text + Ip + IpBytes> Both for A {}
 type Scene = (&'static str, fn(&mut Kernel) -> Result<()>);
 
 fn all<A: Both>() {
-    let scenes: [Scene; 13] = [
+    let scenes: [Scene; 14] = [
         ("connections", flows::connections::<A>),
+        ("busy connections", flows::busy::<A>),
         ("through the stack", flows::through_the_stack::<A>),
         ("Pods", flows::pods::<A>),
         ("a Pod that reaches itself", flows::hairpin::<A>),
