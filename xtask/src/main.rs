@@ -9,9 +9,11 @@ mod say;
 mod bench;
 mod budget;
 mod build;
+mod chart;
 mod clean;
 mod docs;
 mod doctor;
+mod image;
 mod kubernetes;
 mod lint;
 mod packages;
@@ -50,6 +52,10 @@ enum Verb {
     Test(test::Args),
     /// Measure packets, connections and changes, against plain routing and kube-proxy's rules
     Bench(bench::Args),
+    /// Write deploy/nodeport.yaml from the chart, by the real Helm
+    Chart(chart::Args),
+    /// Pack the agent as an OCI image, with a list of its parts
+    Image(image::Args),
     /// Remove what a crashed lab left: processes, namespaces, pins, cgroups
     Clean,
 }
@@ -64,6 +70,8 @@ fn main() -> ExitCode {
         Verb::Verify => verify::main(),
         Verb::Test(args) => test::main(&args),
         Verb::Bench(args) => bench::main(&args),
+        Verb::Chart(args) => chart::main(&args),
+        Verb::Image(args) => image::main(&args),
         Verb::Clean => clean::main(),
     };
     match result {
