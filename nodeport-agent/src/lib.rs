@@ -14,6 +14,7 @@ pub mod plan;
 pub mod reconcile;
 pub mod run;
 pub mod source;
+pub mod takeover;
 
 /// The BPF programs.
 pub mod object {

@@ -34,6 +34,7 @@ use crate::observe::metrics::MetricsError;
 use crate::observe::server::{self, Question, SocketError};
 use crate::reconcile::{Monotonic, Reconciler};
 use crate::source::{Source, SourceError};
+use crate::takeover::{Takeover, TakeoverError};
 use shared::Shared;
 use sync::Sync;
 use totals::Totals;
@@ -69,6 +70,9 @@ pub enum RunError {
     /// The metrics.
     #[error("cannot make the metrics")]
     Metrics(#[from] MetricsError),
+    /// kube-proxy's part.
+    #[error(transparent)]
+    Takeover(#[from] TakeoverError),
     /// A flag.
     #[error("the node has no name: give --node-name")]
     NodeName,
@@ -185,6 +189,7 @@ impl Agent {
         let surface = agent.show(args, settings, &shared)?;
         let kernel = agent.load(config).await?;
         shared.opened(kernel.store.clone());
+        agent.follow_kube_proxy(args, &kernel, &shared)?;
         let criteria = agent.follow_devices(args, config, &kernel, seen)?;
         agent.expire_flows(&kernel, settings.lifetimes(), surface.tally(), &shared)?;
         let choice = args.objects.source().map_err(SourceError::from)?;
@@ -257,6 +262,22 @@ impl Agent {
         let follower = Follower::new(cover, control, hops, criteria_seen, seen);
         self.spawn("devices", follower.run());
         Ok(criteria)
+    }
+
+    /// Before devices are followed: whom new connections belong to is settled before the first program is attached.
+    fn follow_kube_proxy(
+        &mut self,
+        args: &RunArgs,
+        kernel: &Kernel,
+        shared: &Arc<Shared>,
+    ) -> Result<(), RunError> {
+        let control = Arc::clone(&kernel.control);
+        let takeover = Takeover::begin(&kernel.store, control, args.takeover)?;
+        let (asked, told) = (Arc::clone(shared), Arc::clone(shared));
+        let ready = move || asked.is_ready();
+        let tell = move |notes, lent| told.beside(notes, lent);
+        self.spawn("takeover", takeover.run(ready, tell));
+        Ok(())
     }
 
     fn expire_flows(

@@ -44,6 +44,12 @@ pub struct PortSegment {
 pub mod control_flags {
     /// The kernel's `bpf_fib_lookup` can give the source address (`BPF_FIB_LOOKUP_SRC`, Linux 6.7).
     pub const FIB_SOURCE: u32 = 1;
+    /// No flow is opened: kube-proxy carries new connections. What has a flow is carried on.
+    pub const YIELD: u32 = 1 << 16;
+    /// Only a SYN opens a flow: kube-proxy's connections are being noted.
+    pub const YIELD_BUT_SYN: u32 = 1 << 17;
+    /// The two before.
+    pub const YIELDING: u32 = YIELD | YIELD_BUT_SYN;
 }
 
 /// A device that a program is attached to, or that packets are redirected to. 40 bytes.

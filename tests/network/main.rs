@@ -2,6 +2,7 @@
 //!
 //! Each test reads as a story and writes out what it expects.
 
+mod capabilities;
 mod cluster;
 mod collisions;
 mod devices;
@@ -18,6 +19,7 @@ mod paths;
 mod redirect;
 mod restart;
 mod surface;
+mod takeover;
 mod udp;
 mod untouched;
 mod whole;

@@ -129,7 +129,8 @@ fn publish(made: &Path, object: &Path) -> Result<()> {
     fs::rename(&fresh, object).with_context(|| format!("cannot rename {}", fresh.display()))
 }
 
-fn target_directory() -> PathBuf {
+/// Cargo's target directory.
+pub(crate) fn target_directory() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(
         || shell::root().join("target"),
         |path| shell::root().join(path),

@@ -5,9 +5,11 @@
 
 mod budget;
 mod build;
+mod chart;
 mod clean;
 mod docs;
 mod doctor;
+mod image;
 mod kubernetes;
 mod lint;
 mod packages;
@@ -44,6 +46,10 @@ enum Verb {
     Verify,
     /// Run the tests, tier by tier
     Test(test::Args),
+    /// Write deploy/nodeport.yaml from the chart, by the real Helm
+    Chart(chart::Args),
+    /// Pack the agent as an OCI image, with a list of its parts
+    Image(image::Args),
     /// Remove what a crashed lab left: processes, namespaces, pins, cgroups
     Clean,
 }
@@ -57,6 +63,8 @@ fn main() -> ExitCode {
         Verb::Docs => docs::main(),
         Verb::Verify => verify::main(),
         Verb::Test(args) => test::main(&args),
+        Verb::Chart(args) => chart::main(&args),
+        Verb::Image(args) => image::main(&args),
         Verb::Clean => clean::main(),
     };
     match result {

@@ -26,3 +26,4 @@ mod state;
 mod tables;
 mod udp;
 mod ways;
+mod yielding;
