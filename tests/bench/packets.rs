@@ -31,8 +31,8 @@ const AT_ONCE: u32 = 8192;
 const PASS_LIMIT: Duration = Duration::from_secs(20);
 /// What is sent before the window begins.
 const WARM_UP: Duration = Duration::from_millis(150);
-/// Frames of one call of the generator.
-const BURST: u32 = 1 << 20;
+/// Frames of one call of the generator: more than it sends in a window, because between two calls it sends nothing for some 20 ms.
+const BURST: u32 = 3 << 21;
 
 /// What is measured.
 #[derive(Clone, Copy, Debug)]
@@ -111,7 +111,10 @@ impl Ready {
     }
 
     /// Runs the generators while `during` lasts.
-    pub(crate) fn drive<T>(&mut self, during: impl FnOnce() -> Result<T>) -> Result<(Run, T)> {
+    pub(crate) fn drive<T: Send>(
+        &mut self,
+        during: impl FnOnce() -> Result<T> + Send,
+    ) -> Result<(Run, T)> {
         let ways: &[Way] = if self.traffic.both {
             &[Way::Forth, Way::Back]
         } else {
@@ -131,16 +134,20 @@ impl Ready {
                 let stop = &stop;
                 generators.push(scope.spawn(move || generator.send_until(netns, stop, BURST)));
             }
-            std::thread::sleep(WARM_UP);
-            let start = self.look(&threads);
-            let value = during();
-            let end = self.look(&threads);
+            // As urgent as the generators: who waits for a core between two counters reads them of different moments.
+            let observer = scope.spawn(|| {
+                napi::pin_thread(None, napi::END_CORE)?;
+                std::thread::sleep(WARM_UP);
+                let start = self.look(&threads)?;
+                let value = during()?;
+                Ok::<_, anyhow::Error>((start, self.look(&threads)?, value))
+            });
+            let observed = joined(observer);
             stop.store(true, Ordering::Relaxed);
             for generator in generators {
-                let ended = generator.join();
-                ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+                joined(generator)?;
             }
-            Ok((start?, end?, value?))
+            observed
         })?;
         // What is still in rings arrives.
         std::thread::sleep(Duration::from_millis(50));
@@ -225,14 +232,23 @@ impl Ready {
         } else {
             &FABRIC
         };
+        let taken = taken(&UPLINK)? + taken(back)?;
+        let at = Instant::now();
         Ok(Look {
-            at: Instant::now(),
-            taken: taken(&UPLINK)? + taken(back)?,
+            at,
+            taken,
             forth: self.helper.arrived(Way::Forth)?,
             back: self.helper.arrived(Way::Back)?,
             run_time: napi::run_time(threads)?,
+            reading: at.elapsed(),
         })
     }
+}
+
+/// What a thread returned; its panic goes on here.
+fn joined<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
+    let ended = thread.join();
+    ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 fn far_end(traffic: &Traffic) -> &'static Device {
@@ -257,6 +273,8 @@ struct Look {
     back: Arrivals,
     /// Nanoseconds of the node's NAPI threads.
     run_time: u64,
+    /// How long it took to read the counters after `at`.
+    reading: Duration,
 }
 
 impl Look {
@@ -313,9 +331,14 @@ impl Run {
 
     /// Whether the node's core had enough to do.
     pub(crate) fn check_busy(&self) -> Result<()> {
+        let window = self.end.at - self.start.at;
+        let reading = self.start.reading.max(self.end.reading);
+        if reading > window.mul_f64(1.0 - BUSY) / 2 {
+            bail!("it took {reading:.0?} to read the counters");
+        }
         let ran = self.end.run_time - self.start.run_time;
         #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-        let busy = ran as f64 / (self.end.at - self.start.at).as_nanos() as f64;
+        let busy = ran as f64 / window.as_nanos() as f64;
         if busy < BUSY {
             bail!(
                 "the node's core was busy for {:.0} % of the time only",
@@ -342,6 +365,7 @@ mod tests {
             },
             back: Arrivals::default(),
             run_time: busy * 1_000_000,
+            reading: Duration::ZERO,
         }
     }
 
@@ -370,6 +394,22 @@ mod tests {
             error.as_deref(),
             Some("the node's core was busy for 90 % of the time only")
         );
+    }
+
+    #[test]
+    fn counters_that_were_not_read_together_are_a_failed_run() {
+        let now = Instant::now();
+        let [before, mut start] = [0, 100].map(|at| look(now, at, 0, 0, 0, 0));
+        let [end, after] = [1100, 1200].map(|at| look(now, at, 6400, 6400, 0, 1000));
+        start.reading = Duration::from_millis(30);
+        let run = Run {
+            before,
+            start,
+            end,
+            after,
+        };
+        let error = run.check().err().map(|error| error.to_string());
+        assert_eq!(error.as_deref(), Some("it took 30ms to read the counters"));
     }
 
     #[test]

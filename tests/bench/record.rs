@@ -25,6 +25,8 @@ pub(crate) struct Measurement {
     pub(crate) spread: [f64; 2],
     /// Number of rounds.
     pub(crate) rounds: usize,
+    /// Runs that failed, and were made again.
+    pub(crate) again: usize,
     /// Of the numbers above.
     pub(crate) unit: String,
     /// Median over that of plain routing, in the same rounds.

@@ -11,6 +11,8 @@ pub(crate) struct Runs {
     pub(crate) candidate: String,
     /// A value of each round, or why there is none.
     pub(crate) values: Vec<Result<f64, String>>,
+    /// Runs that failed and were made again.
+    pub(crate) again: usize,
 }
 
 /// What is common to all candidates of a measure.
@@ -94,6 +96,7 @@ pub(crate) fn sum_up(subject: &Subject, runs: &[Runs]) -> Vec<Measurement> {
                     values.iter().copied().reduce(f64::max).unwrap_or(0.0),
                 ],
                 rounds: values.len(),
+                again: runs.again,
                 unit: subject.unit.to_owned(),
                 ratio_to_routing: ratio(routing),
                 ratio_to_limit: ratio(limit),
@@ -121,6 +124,7 @@ mod tests {
         Runs {
             candidate: candidate.to_owned(),
             values: values.iter().map(|value| Ok(*value)).collect(),
+            again: 0,
         }
     }
 

@@ -83,14 +83,17 @@ mod tests {
             Runs {
                 candidate: "redirect".to_owned(),
                 values: vec![Ok(4.0)],
+                again: 0,
             },
             Runs {
                 candidate: "xdp".to_owned(),
                 values: vec![Ok(3.0)],
+                again: 0,
             },
             Runs {
                 candidate: "tc".to_owned(),
                 values: vec![Err("2 of 64 packets were wrong".to_owned())],
+                again: 0,
             },
         ];
         let text = full(&sum_up(&subject, &runs));
