@@ -29,9 +29,14 @@ pub struct Control {
     /// Cookie of the node's own network namespace (`SO_NETNS_COOKIE`), low half first; zero if it is not known, and then no socket is
     /// translated.
     pub host_netns: [u32; 2],
+    /// Lines that each CPU has of those of busy flows, a power of two; 0 for none.
+    pub lines_per_cpu: u32,
     /// Zero.
-    pub pad: [u32; 3],
+    pub pad: [u32; 2],
 }
+
+/// Lines of busy flows of each family, of all CPUs together; a power of two.
+pub const LINES_LEN: u32 = 65536;
 
 /// A run of source ports, host order. 4 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

@@ -16,7 +16,8 @@ mod outcome;
 mod socket;
 
 pub use control::{
-    Address, Control, Device, PortSegment, TokenBucket, address_flags, control_flags, device_flags,
+    Address, Control, Device, LINES_LEN, PortSegment, TokenBucket, address_flags, control_flags,
+    device_flags,
 };
 pub use flow::{Flow, FlowKey, FragmentKey, FragmentPorts, NextHop, flow_flags, tcp_flags};
 pub use frontend::{

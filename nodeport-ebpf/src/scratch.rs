@@ -16,6 +16,13 @@ use crate::wire::parse::Segment;
 pub struct Scratch<A> {
     /// The packet.
     pub segment: Segment<A>,
+    /// Hash of the packet's tuple, and its epoch before its flow was looked up; XDP only.
+    pub hash: u32,
+    /// See [`Scratch::hash`].
+    pub epoch: u32,
+    /// Whether the packet's flow was found in the table of established flows. Here and not in a register, where the verifier would follow each
+    /// of both cases to the end.
+    pub is_established: bool,
     /// The packet that an ICMP error quotes.
     pub quoted: Headers<A>,
     /// The key of the other direction, or of an entry about to be made.

@@ -11,6 +11,7 @@ use nodeport_common::{
     Frontend, FrontendKey, Hook, NextHop, ServingKey, Socket, SocketKey, SourceRangeKey,
 };
 
+use crate::nat::Ends;
 use crate::wire::Family;
 
 /// A [`Flow`] in shared memory: the same layout, the fields that change as cells.
@@ -109,6 +110,17 @@ impl<A: Copy> Entry<A> {
         }
     }
 
+    /// How its packets are rewritten.
+    #[inline(always)]
+    pub const fn ends(&self) -> Ends<'_, A> {
+        Ends {
+            source: &self.source,
+            destination: &self.destination,
+            source_port: self.source_port,
+            destination_port: self.destination_port,
+        }
+    }
+
     /// Writes the key of the entry of the other direction.
     #[inline(always)]
     pub fn pair(&self, protocol: u8, key: &mut FlowKey<A>)
@@ -123,6 +135,111 @@ impl<A: Copy> Entry<A> {
         key.pad = [0; 3];
     }
 }
+
+/// What a CPU keeps of a busy flow's direction, see `path/line.rs`: a cache line for IPv4, two for IPv6.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub struct Line<A: Copy> {
+    /// Whose it is.
+    pub owner: Cell<LineOwner<A>>,
+    /// Packets that the flow does not know of yet, in units of [`Line::PACKET`], and their bytes below.
+    pub counts: Cell<u64>,
+    /// The tuple's epoch ([`Tables::epoch`]) before its flow was looked up.
+    pub epoch: Cell<u32>,
+    /// Low 32 bits of jiffies when it was made.
+    pub made: Cell<u32>,
+    /// The generations that it is good for: the low half of that of routes, and above it that of endpoints, or zero if its flow stays with
+    /// its endpoint.
+    pub generations: Cell<u32>,
+    /// See [`NextHop::device`].
+    pub device: Cell<u32>,
+    /// How its packets are rewritten.
+    pub translation: Cell<Translation<A>>,
+    /// See [`NextHop::destination_mac`] and [`NextHop::source_mac`].
+    pub macs: Cell<[u8; 12]>,
+}
+
+impl<A: Copy> Line<A> {
+    /// One packet in [`Line::counts`].
+    pub const PACKET: u64 = 1 << 40;
+    /// From here on, [`Line::counts`] is to be brought home before another packet is counted: 2^23 packets, of 64 KiB at most.
+    pub const FULL: u64 = 1 << 63;
+}
+
+/// The ends that packets of a [`Line`] get. 12 bytes for IPv4, 36 for IPv6.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(4))]
+pub struct Translation<A> {
+    /// See [`Flow::source`].
+    pub source: A,
+    /// See [`Flow::destination`].
+    pub destination: A,
+    /// See [`Flow::source_port`].
+    pub source_port: [u8; 2],
+    /// See [`Flow::destination_port`].
+    pub destination_port: [u8; 2],
+}
+
+impl<A> Translation<A> {
+    /// How packets are rewritten.
+    #[inline(always)]
+    pub const fn ends(&self) -> Ends<'_, A> {
+        Ends {
+            source: &self.source,
+            destination: &self.destination,
+            source_port: self.source_port,
+            destination_port: self.destination_port,
+        }
+    }
+}
+
+/// The tuple of a [`Line`], and what there is room for beside it. 16 bytes for IPv4, 40 for IPv6.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(8))]
+pub struct LineOwner<A> {
+    /// See [`FlowKey::source`].
+    pub source: A,
+    /// See [`FlowKey::destination`].
+    pub destination: A,
+    /// See [`FlowKey::source_port`].
+    pub source_port: [u8; 2],
+    /// See [`FlowKey::destination_port`].
+    pub destination_port: [u8; 2],
+    /// See [`FlowKey::protocol`]; 0 in a line of no flow.
+    pub protocol: u8,
+    /// See [`Flow::flags`].
+    pub flags: u8,
+    /// See [`NextHop::mtu`].
+    pub mtu: u16,
+}
+
+impl<A: Family> LineOwner<A> {
+    /// Whether this is its tuple.
+    #[inline(always)]
+    pub fn is(&self, key: &FlowKey<A>) -> bool {
+        self.source == key.source
+            && self.destination == key.destination
+            && self.source_port == key.source_port
+            && self.destination_port == key.destination_port
+            && self.protocol == key.protocol
+    }
+
+    /// Writes its tuple.
+    #[inline(always)]
+    pub fn write(&self, key: &mut FlowKey<A>) {
+        self.source.copy_to(&mut key.source);
+        self.destination.copy_to(&mut key.destination);
+        key.source_port = self.source_port;
+        key.destination_port = self.destination_port;
+        key.protocol = self.protocol;
+        key.pad = [0; 3];
+    }
+}
+
+const _: () = {
+    assert!(size_of::<Line<nodeport_common::V4>>() == 64);
+    assert!(size_of::<Line<nodeport_common::V6>>() == 128);
+};
 
 /// Why an entry was not inserted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,6 +330,12 @@ pub trait Tables<A: Copy>: Services<A> {
     fn may_have_flows(&self, key: &FlowKey<A>) -> bool;
     /// Notes, for ever, that packets to this destination may have a flow.
     fn note_destination(&self, key: &FlowKey<A>);
+    /// The line of this CPU at which a tuple with this [`hash`](crate::select::hash) may be; `None` if this hook keeps none.
+    fn line(&self, hash: u32) -> Option<&Line<A>>;
+    /// The epoch of tuples with this hash: another one after each [`Tables::disturb`] of one of them, on any CPU.
+    fn epoch(&self, hash: u32) -> u32;
+    /// Makes all lines of a tuple useless, on all CPUs.
+    fn disturb(&self, key: &FlowKey<A>);
     /// An established flow's entry.
     fn flow(&self, key: &FlowKey<A>) -> Option<&Entry<A>>;
     /// A pending flow's entry.
@@ -227,7 +350,7 @@ pub trait Tables<A: Copy>: Services<A> {
     /// # Errors
     /// See [`InsertError`].
     fn add_pending(&self, key: &FlowKey<A>, entry: &Entry<A>) -> Result<(), InsertError>;
-    /// Removes an established entry.
+    /// Removes an established entry. If it was not closed, its tuple has to be disturbed afterwards.
     fn remove_flow(&self, key: &FlowKey<A>);
     /// Removes a pending entry.
     fn remove_pending(&self, key: &FlowKey<A>);

@@ -209,6 +209,7 @@ fn control() -> Control {
         reject_burst: 50,
         snat: snat_segments(&[range(30000, 32767), range(32768, 60999)]),
         host_netns: [0; 2],
-        pad: [0; 3],
+        lines_per_cpu: 1024,
+        pad: [0; 2],
     }
 }

@@ -8,7 +8,7 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::{Mutex, PoisonError};
 
 use aya::maps::{Array, Map, MapData};
-use nodeport_common::{Control, PortSegment, control_flags, maps};
+use nodeport_common::{Control, LINES_LEN, PortSegment, control_flags, maps};
 
 use super::config::{SocketArgs, SocketScope};
 use super::error::DatapathError;
@@ -23,6 +23,8 @@ use crate::maps::Bytes as _;
 const NEXT_HOP_MAX_AGE_SECS: u32 = 30;
 /// How long the ports of a fragmented datagram are remembered (edge-cases E4).
 const FRAGMENT_MAX_AGE_SECS: u32 = 30;
+/// Fewer lines than these are not used.
+const FEWEST_LINES: u32 = 64;
 /// ICMP errors that we originate, per second and CPU, and in one burst (edge-cases D6).
 const REJECTS_PER_SECOND: u32 = 1000;
 const REJECT_BURST: u32 = 50;
@@ -81,6 +83,7 @@ impl ControlMap {
             tracing::warn!(%error, "this network namespace has no cookie: no socket is translated");
             0
         });
+        let cpus = aya::util::nr_cpus().map_or(0, |cpus| cpus as u32);
         let this = Self {
             state: Mutex::new((array, found)),
         };
@@ -92,6 +95,7 @@ impl ControlMap {
                 flags(fib_source, sockets),
                 segments(node_ports),
                 host_netns,
+                lines_per_cpu(cpus),
             );
         })?;
         Ok(this)
@@ -174,6 +178,7 @@ fn adopt(
     flags: u32,
     snat: [PortSegment; 2],
     host_netns: u64,
+    lines_per_cpu: u32,
 ) -> Control {
     Control {
         // Routes may have changed while no agent was watching.
@@ -192,7 +197,17 @@ fn adopt(
         reject_burst: REJECT_BURST,
         snat,
         host_netns: [host_netns as u32, (host_netns >> 32) as u32],
-        pad: [0; 3],
+        lines_per_cpu,
+        pad: [0; 2],
+    }
+}
+
+/// How many lines of busy flows each of so many CPUs has: a power of two, and together no more than there are. With very many CPUs they are
+/// too few to be worth a look.
+fn lines_per_cpu(cpus: u32) -> u32 {
+    match LINES_LEN.checked_div(cpus).and_then(u32::checked_ilog2) {
+        Some(bits) if bits >= FEWEST_LINES.ilog2() => 1 << bits,
+        _ => 0,
     }
 }
 
@@ -221,7 +236,8 @@ mod tests {
     #[test]
     fn a_new_map_gets_a_seed_and_generations_that_are_not_zero() {
         let fib = control_flags::FIB_SOURCE;
-        let control = adopt(Control::default(), 77, 250, fib, SNAT, 0x1_0000_0002);
+        let control = adopt(Control::default(), 77, 250, fib, SNAT, 0x1_0000_0002, 64);
+        assert_eq!(control.lines_per_cpu, 64);
         assert_eq!(control.seed, 77);
         assert_eq!(control.route_generation, 1);
         assert_eq!(control.endpoint_generation, 1);
@@ -229,7 +245,7 @@ mod tests {
         assert_eq!(control.host_netns, [2, 1]);
         assert_eq!(control.hz, 250);
         assert_eq!(control.snat, SNAT);
-        assert_eq!(adopt(Control::default(), 0, 250, fib, SNAT, 1).seed, 1);
+        assert_eq!(adopt(Control::default(), 0, 250, fib, SNAT, 1, 64).seed, 1);
     }
 
     #[test]
@@ -240,11 +256,17 @@ mod tests {
             seed: 77,
             ..Control::default()
         };
-        let control = adopt(earlier, 78, 1000, 0, SNAT, 1);
+        let control = adopt(earlier, 78, 1000, 0, SNAT, 1, 64);
         assert_eq!(control.seed, 77);
         assert_eq!(control.route_generation, 42);
         assert_eq!(control.endpoint_generation, 9);
         assert_eq!(control.flags, 0);
+    }
+
+    #[test]
+    fn lines_are_shared_out_evenly() {
+        let lines = [1, 2, 3, 64, 1024, 1025, 0].map(lines_per_cpu);
+        assert_eq!(lines, [65536, 32768, 16384, 1024, 64, 0, 0]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use nodeport_ebpf::scratch::Scratch;
 use nodeport_ebpf::wire::parse::Parse;
 
 use super::maps::{
-    self, Addresses, Affinities, Backends, Flows, Fragments, Frontends, Pending, Scratches,
+    self, Addresses, Affinities, Backends, Flows, Fragments, Frontends, Lines, Pending, Scratches,
     Serving, SocketTable, Sources,
 };
 
@@ -29,6 +29,7 @@ pub(crate) trait KernelFamily: Parse {
     fn flows() -> &'static Flows<Self>;
     fn pending() -> &'static Pending<Self>;
     fn fragments() -> &'static Fragments<Self>;
+    fn lines() -> &'static Lines<Self>;
     fn scratch() -> &'static Scratches<Self>;
     fn sockets() -> &'static SocketTable<Self>;
 
@@ -72,6 +73,9 @@ impl KernelFamily for V4 {
     }
     fn fragments() -> &'static Fragments<V4> {
         &maps::FRAGMENTS4
+    }
+    fn lines() -> &'static Lines<V4> {
+        &maps::LINES4
     }
     fn scratch() -> &'static Scratches<V4> {
         &maps::SCRATCH4
@@ -134,6 +138,9 @@ impl KernelFamily for V6 {
     fn fragments() -> &'static Fragments<V6> {
         &maps::FRAGMENTS6
     }
+    fn lines() -> &'static Lines<V6> {
+        &maps::LINES6
+    }
     fn scratch() -> &'static Scratches<V6> {
         &maps::SCRATCH6
     }
@@ -173,6 +180,6 @@ pub(crate) fn scratch<A: KernelFamily>(hook: Hook) -> Option<&'static mut Scratc
     let scratch = A::scratch().get_ptr_mut(hook as u32)?;
     // SAFETY: this CPU's own slot for this hook. Programs of one hook do not interrupt each other on a CPU (XDP and TC run with bottom halves
     // off), and none keeps the reference beyond its packet. Zero, and whatever an earlier packet left, are valid values: every field is
-    // an integer, a byte array or `Fragment`, which is only ever written as a whole.
+    // an integer, a byte array, `bool` or `Fragment`, which are only ever written as a whole.
     Some(unsafe { &mut *scratch })
 }

@@ -7,16 +7,18 @@ use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingB
 use aya_ebpf::macros::btf_map;
 use nodeport_common::{
     Address, Affinity, AffinityKey, Backend, Bind, Control, Counters, Device, FlowKey, FragmentKey,
-    FragmentPorts, Frontend, FrontendKey, Hook, SNAT_CURSORS_LEN, ServingKey, Socket, SocketKey,
-    TokenBucket, V4, V6,
+    FragmentPorts, Frontend, FrontendKey, Hook, LINES_LEN, SNAT_CURSORS_LEN, ServingKey, Socket,
+    SocketKey, TokenBucket, V4, V6,
 };
 use nodeport_ebpf::scratch::Scratch;
-use nodeport_ebpf::tables::Entry;
+use nodeport_ebpf::tables::{Entry, Line};
 
 use super::devices::DeviceCopy;
 
 /// `BPF_F_NO_PREALLOC`: memory only for what is there; fast since Linux 6.1.
 const ON_DEMAND: usize = 1;
+/// `BPF_F_MMAPABLE`: an array whose values start at a page, hence lines at cache lines.
+const MMAPABLE: usize = 1 << 10;
 
 pub(crate) type Addresses<A> = HashMap<A, Address, 65536, ON_DEMAND>;
 pub(crate) type Frontends<A> = HashMap<FrontendKey<A>, Frontend, 65536, ON_DEMAND>;
@@ -28,6 +30,8 @@ pub(crate) type Flows<A> = HashMap<FlowKey<A>, Entry<A>, 262_144, ON_DEMAND>;
 pub(crate) type Pending<A> = LruHashMap<FlowKey<A>, Entry<A>, 65536>;
 pub(crate) type SocketTable<A> = LruHashMap<SocketKey<A>, Socket<A>, 65536>;
 pub(crate) type Fragments<A> = LruHashMap<FragmentKey<A>, FragmentPorts, 8192>;
+/// Lines of all CPUs together; `CONTROL` says how many of them a CPU has.
+pub(crate) type Lines<A> = Array<Line<A>, { LINES_LEN as usize }, MMAPABLE>;
 pub(crate) type Scratches<A> = PerCpuArray<Scratch<A>, { Hook::ON_DEVICES.len() }>;
 
 /// What follows the length of the prefix in a [`nodeport_common::SourceRangeKey`].
@@ -109,6 +113,17 @@ pub(crate) const DEVICE_COPIES_LEN: u32 = 256;
 #[btf_map]
 pub(crate) static DEVICE_COPIES: PerCpuArray<DeviceCopy, { DEVICE_COPIES_LEN as usize }> =
     PerCpuArray::new();
+#[btf_map]
+pub(crate) static LINES4: Lines<V4> = Array::new();
+#[btf_map]
+pub(crate) static LINES6: Lines<V6> = Array::new();
+/// Epochs of tuples, by hash; a power of two.
+pub(crate) const EPOCHS_LEN: u32 = 8192;
+#[btf_map]
+pub(crate) static EPOCHS: Array<Cell<u32>, { EPOCHS_LEN as usize }> = Array::new();
+/// How often each CPU disturbed a tuple.
+#[btf_map]
+pub(crate) static DISTURBED: PerCpuArray<u32, 1> = PerCpuArray::new();
 /// Memory for questions to the kernel's routing tables, for each hook.
 #[btf_map]
 pub(crate) static FIB: PerCpuArray<bpf_fib_lookup, { Hook::ON_DEVICES.len() }> = PerCpuArray::new();

@@ -4,6 +4,7 @@ pub(crate) mod binds;
 mod context;
 mod devices;
 pub(crate) mod family;
+mod lines;
 pub(crate) mod log;
 pub(crate) mod maps;
 pub(crate) mod outcomes;

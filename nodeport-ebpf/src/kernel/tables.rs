@@ -13,11 +13,14 @@ use nodeport_common::{
     Affinity, AffinityKey, Backend, Control, Device, FlowKey, FragmentKey, FragmentPorts, Frontend,
     FrontendKey, Hook, NextHop, ServingKey, SourceRangeKey, control_flags, device_flags, protocol,
 };
-use nodeport_ebpf::tables::{Entry, InsertError, Route, RouteQuery, RouteStatus, Services, Tables};
+use nodeport_ebpf::tables::{
+    Entry, InsertError, Line, Route, RouteQuery, RouteStatus, Services, Tables,
+};
 use nodeport_ebpf::{originate, select};
 
 use super::devices::known;
 use super::family::KernelFamily;
+use super::lines;
 use super::maps::{
     ADDRESS_ROW, CONTROL, DESTINATIONS, DEVICES, FIB, PORT_ROW, REJECTS, SNAT_CURSORS, Source,
 };
@@ -209,6 +212,25 @@ impl<A: KernelFamily, H: AtHook> Tables<A> for KernelTables<H> {
         };
         note(ADDRESS_ROW, select::place(&key.destination));
         note(PORT_ROW, u16::from_be_bytes(key.destination_port));
+    }
+
+    #[inline(always)]
+    fn line(&self, hash: u32) -> Option<&Line<A>> {
+        if H::HOOK == Hook::Xdp {
+            lines::line(self.control, hash)
+        } else {
+            None
+        }
+    }
+
+    #[inline(always)]
+    fn epoch(&self, hash: u32) -> u32 {
+        lines::epoch(hash)
+    }
+
+    #[inline(never)]
+    fn disturb(&self, key: &FlowKey<A>) {
+        lines::disturb(select::hash(key, self.control.seed));
     }
 
     #[inline(always)]

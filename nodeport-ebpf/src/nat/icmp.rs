@@ -112,7 +112,7 @@ fn translate<A: Family, P: Packet>(
     forward: bool,
 ) -> Option<()> {
     // The quoted packet changes as one of the error's direction does, ends swapped: the same sums.
-    let (pseudo, covered) = changes(&segment.key, entry);
+    let (pseudo, covered) = changes(&segment.key, entry.ends());
     let header_change = A::rewrite(
         packet,
         inner.network as usize,

@@ -5,4 +5,4 @@ pub mod icmp;
 pub mod ports;
 mod rewrite;
 
-pub use rewrite::translate;
+pub use rewrite::{Ends, translate};

@@ -4,7 +4,6 @@
 use nodeport_common::{FlowKey, protocol};
 
 use crate::packet::{ChecksumFix, Packet};
-use crate::tables::Entry;
 use crate::wire::checksum::Diff;
 use crate::wire::{Family, Fragment, parse::Segment};
 
@@ -22,37 +21,49 @@ pub(super) const fn checksum_offset(transport: u8) -> usize {
     }
 }
 
+/// The ends that a packet is to have.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends<'a, A> {
+    /// Source address.
+    pub source: &'a A,
+    /// Destination address.
+    pub destination: &'a A,
+    /// Source port, network order.
+    pub source_port: [u8; 2],
+    /// Destination port, network order.
+    pub destination_port: [u8; 2],
+}
+
 /// The change of the pseudo header, and that of the ports.
 #[inline(always)]
-pub(super) fn changes<A: Family>(key: &FlowKey<A>, entry: &Entry<A>) -> (u16, u16) {
-    let addresses = key.destination.diff(
-        &entry.destination,
-        key.source.diff(&entry.source, Diff::new()),
-    );
+pub(super) fn changes<A: Family>(key: &FlowKey<A>, new: Ends<'_, A>) -> (u16, u16) {
+    let addresses = key
+        .destination
+        .diff(new.destination, key.source.diff(new.source, Diff::new()));
     let ports = Diff::new()
-        .word(key.source_port, entry.source_port)
-        .word(key.destination_port, entry.destination_port);
+        .word(key.source_port, new.source_port)
+        .word(key.destination_port, new.destination_port);
     (addresses.fold(), ports.fold())
 }
 
-/// Rewrites the packet as `entry` says; `forward` if this node forwards it itself (TTL or hop limit goes down by one).
+/// Gives the packet its `new` ends; `forward` if this node forwards it itself (TTL or hop limit goes down by one).
 /// `None` if a part of it could not be written: it must not go on.
 #[inline(always)]
 pub fn translate<A: Family, P: Packet>(
     packet: &mut P,
     segment: &Segment<A>,
-    entry: &Entry<A>,
+    new: Ends<'_, A>,
     forward: bool,
 ) -> Option<()> {
     let headers = &segment.headers;
     let network = headers.network as usize;
     let transport = headers.transport as usize;
-    let (pseudo, covered) = changes(&segment.key, entry);
+    let (pseudo, covered) = changes(&segment.key, new);
     let uncovered = A::rewrite(
         packet,
         network,
-        &entry.source,
-        &entry.destination,
+        new.source,
+        new.destination,
         pseudo,
         forward,
     )?;
@@ -60,8 +71,8 @@ pub fn translate<A: Family, P: Packet>(
         packet.note_uncovered(uncovered);
         return Some(());
     }
-    let [s0, s1] = entry.source_port;
-    let [d0, d1] = entry.destination_port;
+    let [s0, s1] = new.source_port;
+    let [d0, d1] = new.destination_port;
     *packet.window::<4>(transport)? = [s0, s1, d0, d1];
     let at = transport + checksum_offset(headers.protocol);
     packet

@@ -4,11 +4,11 @@
 //! is always possible up to the rewrite.
 
 use nodeport_common::{
-    FlowKey, FragmentPorts, FrontendKey, Outcome, ServingKey, flow_flags, protocol,
+    FlowKey, FragmentPorts, FrontendKey, Hook, Outcome, ServingKey, flow_flags, protocol,
 };
 
 use super::way::{send, way};
-use super::{Stop, Verdict, opening, state};
+use super::{Action, Stop, Verdict, line, opening, state};
 use crate::nat::{self, ports};
 use crate::packet::Packet;
 use crate::scratch::Scratch;
@@ -16,7 +16,7 @@ use crate::tables::{Entry, InsertError, Tables};
 use crate::wire::parse::Segment;
 use crate::wire::{Family, Fragment, tcp};
 
-/// Removes both entries of a flow. `pair` is overwritten with the key of the other one.
+/// Removes both entries of a flow, which has closed or whose tuples are disturbed afterwards. `pair` is overwritten with the key of the other one.
 #[inline(always)]
 pub(crate) fn forget<A: Family, T: Tables<A>>(
     tables: &T,
@@ -82,6 +82,9 @@ pub(super) fn is_over<A: Family, T: Tables<A>>(
     };
     if over {
         forget(tables, &segment.key, other, entry, established);
+        // A datagram's flow may have lines in the other direction.
+        tables.disturb(&segment.key);
+        tables.disturb(other);
     }
     Ok(over)
 }
@@ -163,6 +166,7 @@ pub(super) fn advance<'t, A: Family, T: Tables<A>>(
     if is_full || tables.add_flow(key, entry) == Err(InsertError::Full) {
         if !is_full {
             tables.remove_flow(pair_key);
+            tables.disturb(pair_key);
         }
         return Err(Stop::Drop(Outcome::FlowTableFull));
     }
@@ -183,7 +187,7 @@ fn leads_to<A: Family>(other: &Entry<A>, key: &FlowKey<A>) -> bool {
         && other.source_port == key.destination_port
 }
 
-/// Carries a packet of a flow: rewrites it, notes what was seen, and sends it on its way.
+/// Carries a packet of a flow: rewrites it, notes what was seen, and sends it on its way. One of an established flow may leave a line.
 #[inline(always)]
 pub(super) fn carry<A: Family, P: Packet, T: Tables<A>>(
     packet: &mut P,
@@ -208,8 +212,9 @@ pub(super) fn carry<A: Family, P: Packet, T: Tables<A>>(
         headers.fragment_key(fragment);
         tables.remember_fragment(fragment, &ports);
     }
-    nat::translate(packet, segment, entry, way.forwards())
+    nat::translate(packet, segment, entry.ends(), way.forwards())
         .ok_or(Stop::Drop(Outcome::RewriteFailed))?;
+    let seen = entry.last_seen.get();
     state::account(tables, segment, other, entry);
     let flags = entry.flags.get();
     let outcome = match (flags & flow_flags::REPLY != 0, way.forwards()) {
@@ -219,12 +224,10 @@ pub(super) fn carry<A: Family, P: Packet, T: Tables<A>>(
         (false, false) if flags & flow_flags::LOCAL_BACKEND != 0 => Outcome::ToLocalBackend,
         (false, false) => Outcome::ToRoutedBackend,
     };
-    send(
-        packet,
-        tables,
-        entry,
-        scratch.route.hop.device,
-        way,
-        outcome,
-    )
+    let found = scratch.route.hop.device;
+    let verdict = send(packet, tables, entry, found, way, outcome)?;
+    if T::HOOK == Hook::Xdp && scratch.is_established && verdict.action == Action::Transmit {
+        line::refresh(tables, scratch, entry, seen);
+    }
+    Ok(verdict)
 }

@@ -5,6 +5,7 @@ mod affinity;
 pub mod egress;
 pub mod ingress;
 pub(crate) mod known;
+mod line;
 mod opening;
 pub mod socket;
 pub(crate) mod state;

@@ -70,5 +70,10 @@ fn observe<A: Family, T: Tables<A>>(
     if let Some(pair) = tables.flow(other).or_else(|| tables.pending(other)) {
         pair.tcp.set(pair.tcp.get() & !tcp_flags::RST | peer);
     }
+    // A line would hide from the flow what follows, on whatever CPU.
+    if segment.tcp & (tcp::FIN | tcp::RST) != 0 {
+        tables.disturb(&segment.key);
+        tables.disturb(other);
+    }
     own
 }

@@ -8,16 +8,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nodeport_common::{
     Address, Affinity, AffinityKey, Backend, Control, Device, FlowKey, FragmentKey, FragmentPorts,
-    Frontend, FrontendKey, Hook, NextHop, ServingKey, Socket, SocketKey, SourceRangeKey, V4, V6,
-    device_flags,
+    Frontend, FrontendKey, Hook, LINES_LEN, NextHop, ServingKey, Socket, SocketKey, SourceRangeKey,
+    V4, V6, device_flags,
 };
 
 use super::map::Map;
 use super::node::{Moment, Node};
-use crate::originate;
 use crate::scratch::Scratch;
-use crate::tables::{self, Entry, InsertError, RouteQuery, RouteStatus, Services, Sockets, Tables};
+use crate::tables::{
+    self, Entry, InsertError, Line, RouteQuery, RouteStatus, Services, Sockets, Tables,
+};
 use crate::wire::parse::Parse;
+use crate::{originate, select};
 
 /// A family that a node has tables for.
 pub trait SimFamily: Parse + Ord + AsRef<[u8]> {
@@ -85,6 +87,10 @@ pub struct FamilyTables<A: SimFamily> {
     pub sockets_known: Map<SocketKey<A>, Socket<A>>,
     /// `PENDING`.
     pub pending: Map<FlowKey<A>, Entry<A>>,
+    /// `LINES` of the only CPU, as far as they were used.
+    pub lines: Map<u32, Line<A>>,
+    /// `EPOCHS`, as far as they were raised.
+    pub epochs: RefCell<BTreeMap<u32, u32>>,
     /// `FRAGMENTS`.
     pub fragments: Map<FragmentKey<A>, FragmentPorts>,
     /// The routing tables; the longest prefix wins.
@@ -109,6 +115,8 @@ impl<A: SimFamily> Default for FamilyTables<A> {
             ports_noted: RefCell::default(),
             sockets_known: Map::lru(65536),
             pending: Map::lru(65536),
+            lines: Map::hash(LINES_LEN as usize),
+            epochs: RefCell::default(),
             fragments: Map::lru(8192),
             routes: Vec::new(),
             sockets: BTreeSet::new(),
@@ -234,6 +242,27 @@ impl<A: SimFamily, const HOOK: usize> Tables<A> for View<'_, A, HOOK> {
         );
         addresses.insert(key.destination);
         ports.insert(key.destination_port);
+    }
+
+    fn line(&self, hash: u32) -> Option<&Line<A>> {
+        let mask = self.node.control.lines_per_cpu.checked_sub(1)?;
+        if <Self as Tables<A>>::HOOK != Hook::Xdp {
+            return None;
+        }
+        let place = hash & mask;
+        // There is one, or it is made here.
+        let _ = self.tables.lines.add(place, Line::default());
+        self.tables.lines.get(&place)
+    }
+
+    fn epoch(&self, hash: u32) -> u32 {
+        let epochs = self.tables.epochs.borrow();
+        epochs.get(&(hash >> 16)).copied().unwrap_or_default()
+    }
+
+    fn disturb(&self, key: &FlowKey<A>) {
+        let place = select::hash(key, self.node.control.seed) >> 16;
+        *self.tables.epochs.borrow_mut().entry(place).or_default() += 1;
     }
 
     fn flow(&self, key: &FlowKey<A>) -> Option<&Entry<A>> {

@@ -19,6 +19,7 @@ mod fragments;
 mod front_ends;
 mod headers;
 mod icmp;
+mod lines;
 mod live_flows;
 mod local;
 mod properties;

@@ -38,7 +38,8 @@ pub fn control() -> Control {
             },
         ],
         host_netns: [0; 2],
-        pad: [0; 3],
+        lines_per_cpu: 1024,
+        pad: [0; 2],
     }
 }
 

@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use nodeport_common::{Hook, Outcome, ServingKey, frontend_flags, protocol};
+use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 
 use super::{Both, client, front_end, pair};
 use crate::kernel::Kernel;
@@ -38,6 +39,41 @@ pub(super) fn connections<A: Both>(kernel: &mut Kernel) -> Result<()> {
         let own = Build::tcp(backend, (A::FABRIC_ADDRESS, 1025), SYN);
         pair.packet(hook, FABRIC, &own)?.is(Outcome::Untouched);
     }
+    Ok(())
+}
+
+/// A connection of so many packets that they go by lines, until it ends and its port is used again. Lines are a CPU's own, so this stays
+/// on one; and they live long here, because the two clocks are read one after the other.
+pub(super) fn busy<A: Both>(kernel: &mut Kernel) -> Result<()> {
+    let cpu = sched_getcpu();
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    sched_setaffinity(None, &set)?;
+    let mut pair = pair::<A>(kernel, &[(A::remote(7), TARGET)])?;
+    pair.world.node.control.hz = 1 << 20;
+    pair.tell()?;
+    let (client, front_end) = (client(), front_end());
+    let (source, backend) = ((A::FABRIC_ADDRESS, 1024), (A::remote(7), TARGET));
+    let last = [FIN | ACK, ACK, SYN, ACK];
+    let flags = std::iter::once(SYN).chain([ACK; 80]).chain(last);
+    let mut most = 0;
+    for (index, flags) in flags.enumerate() {
+        let there = Build::tcp(client, front_end, flags).with_payload(33 + index);
+        pair.packet(Hook::Xdp, UPLINK, &there)?
+            .is(Outcome::ToRemoteBackend);
+        let flow = pair.world.flow(protocol::TCP, client, front_end);
+        most = most.max(flow.context("a flow")?.packets);
+        if flags == SYN && index > 0 {
+            break;
+        }
+        let back = Build::tcp(backend, source, flags | ACK).with_payload(44 + index);
+        pair.packet(Hook::Xdp, FABRIC, &back)?
+            .is(Outcome::ReplyRedirected);
+        if index == 80 {
+            assert!(most < 70, "{most} of 81 packets were looked up");
+        }
+    }
+    assert_eq!(most, 83, "what lines counted has come home");
     Ok(())
 }
 

@@ -24,8 +24,9 @@ impl<A: Text + Ip + IpBytes> Both for A {}
 type Scene = (&'static str, fn(&mut Kernel) -> Result<()>);
 
 fn all<A: Both>() {
-    let scenes: [Scene; 15] = [
+    let scenes: [Scene; 16] = [
         ("connections", flows::connections::<A>),
+        ("busy connections", flows::busy::<A>),
         ("through the stack", flows::through_the_stack::<A>),
         ("Pods", flows::pods::<A>),
         ("a Pod that reaches itself", flows::hairpin::<A>),
