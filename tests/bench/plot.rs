@@ -124,6 +124,7 @@ mod tests {
             median,
             spread: [median, median],
             rounds: 1,
+            again: 0,
             unit: "Mpps".to_owned(),
             ratio_to_routing: None,
             ratio_to_limit: None,
