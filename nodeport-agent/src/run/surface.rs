@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use k8s_openapi::jiff::Timestamp;
 use nodeport_common::protocol;
 use tokio::sync::watch;
 
 use super::shared::{HEALTH_SERVER, Shared};
+use super::sync::Took;
 use super::totals::{Renamed, Totals, Traffic};
 use super::waiting::Waiting;
 use super::{Agent, RunError};
@@ -93,10 +94,13 @@ impl Surface {
         snapshot: &Snapshot,
         compiled: &Compiled,
         report: &Report,
-        took: Duration,
+        took: Took,
         full: bool,
     ) {
-        self.metrics.synced(took, full);
+        self.metrics.synced(took.pass, full);
+        if let Some(latency) = took.latency.filter(|_| report.failed.is_empty()) {
+            self.metrics.applied(latency);
+        }
         for family in Family::ALL {
             if !report
                 .failed

@@ -58,10 +58,10 @@ enum Pass {
 
 /// How long an update of the maps took.
 #[derive(Clone, Copy, Debug)]
-struct Took {
-    pass: Duration,
+pub(super) struct Took {
+    pub(super) pass: Duration,
     /// From the receipt of the oldest change in it.
-    latency: Option<Duration>,
+    pub(super) latency: Option<Duration>,
 }
 
 /// When something is to be done.
@@ -213,7 +213,7 @@ impl<S: Store, C: Clock> Sync<S, C> {
         self.surface.rename(renamed);
         self.surface.count(&self.totals);
         self.surface
-            .synced(snapshot, &compiled, &report, took.pass, pass == Pass::Check);
+            .synced(snapshot, &compiled, &report, took, pass == Pass::Check);
         self.source.tell(snapshot, &compiled.reports);
         report.retry_after
     }

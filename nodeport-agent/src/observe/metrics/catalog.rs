@@ -21,6 +21,8 @@ pub enum Buckets {
     Sync,
     /// From a quarter of a second to five minutes: how long a change takes to arrive (behaviours 24).
     Programming,
+    /// 0.1 ms, doubled 14 times: from an event to the maps.
+    Latency,
 }
 
 impl Buckets {
@@ -28,9 +30,8 @@ impl Buckets {
     #[must_use]
     pub fn bounds(self) -> Vec<f64> {
         match self {
-            Self::Sync => (0..15)
-                .map(|power| f64::from(1_u32 << power) / 1000.0)
-                .collect(),
+            Self::Sync => doubled(1000.0),
+            Self::Latency => doubled(10_000.0),
             Self::Programming => {
                 let seconds = (1..60)
                     .chain((60..120).step_by(5))
@@ -42,6 +43,13 @@ impl Buckets {
             }
         }
     }
+}
+
+/// One part of a second in `parts`, and 14 times the double of the one before.
+fn doubled(parts: f64) -> Vec<f64> {
+    (0..15)
+        .map(|power| f64::from(1_u32 << power) / parts)
+        .collect()
 }
 
 /// A metric.
@@ -108,6 +116,8 @@ metrics! { OWN, "Metrics of our own.":
         "Things that are not as they should be: those that `nodeport-agent status` lists.";
     UPDATES = "nodeport_updates_total", Counter, [],
         "Updates of the maps.";
+    UPDATE_LATENCY = "nodeport_update_latency_seconds", Histogram(Buckets::Latency), [],
+        "From the receipt of the oldest change in an update until all of it is in the maps. Updates of which something failed are not counted.";
     UPDATE_ERRORS = "nodeport_update_errors", Gauge, [],
         "What the last update left undone.";
     UPDATE_RETRIES = "nodeport_update_retries_total", Counter, [],
@@ -209,6 +219,11 @@ mod tests {
     fn buckets_are_kube_proxys() {
         let sync = Buckets::Sync.bounds();
         assert_eq!((sync.len(), sync[0], sync[14]), (15, 0.001, 16.384));
+        let latency = Buckets::Latency.bounds();
+        assert_eq!(
+            (latency.len(), latency[0], latency[14]),
+            (15, 0.0001, 1.6384)
+        );
         let programming = Buckets::Programming.bounds();
         assert_eq!(&programming[..4], [0.25, 0.5, 1.0, 2.0]);
         assert_eq!(&programming[59..64], [58.0, 59.0, 60.0, 65.0, 70.0]);

@@ -11,8 +11,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder as _, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder as _, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use super::Status;
@@ -35,6 +35,7 @@ pub struct Metrics {
     sync: HistogramVec,
     full: HistogramVec,
     partial: HistogramVec,
+    latency: Histogram,
     last: GaugeVec,
     queued: GaugeVec,
     no_local: IntGaugeVec,
@@ -79,12 +80,18 @@ fn registered<C: Collector + Clone + 'static>(
 }
 
 fn histogram(registry: &Registry, metric: &Metric) -> Result<HistogramVec, MetricsError> {
+    registered(
+        registry,
+        HistogramVec::new(histogram_opts(metric), metric.labels)?,
+    )
+}
+
+fn histogram_opts(metric: &Metric) -> HistogramOpts {
     let buckets = match metric.of {
         Type::Histogram(buckets) => buckets.bounds(),
         Type::Counter | Type::Gauge => Vec::new(),
     };
-    let opts = HistogramOpts::from(opts(metric)).buckets(buckets);
-    registered(registry, HistogramVec::new(opts, metric.labels)?)
+    HistogramOpts::from(opts(metric)).buckets(buckets)
 }
 
 impl Metrics {
@@ -106,6 +113,10 @@ impl Metrics {
             sync: histogram(&registry, &catalog::SYNC)?,
             full: histogram(&registry, &catalog::SYNC_FULL)?,
             partial: histogram(&registry, &catalog::SYNC_PARTIAL)?,
+            latency: registered(
+                &registry,
+                Histogram::with_opts(histogram_opts(&catalog::UPDATE_LATENCY))?,
+            )?,
             last: gauge(&catalog::LAST_SYNC)?,
             queued: gauge(&catalog::LAST_QUEUED)?,
             no_local: registered(
@@ -193,6 +204,11 @@ impl Metrics {
                 .with_label_values(&[family])
                 .observe(took.as_secs_f64());
         }
+    }
+
+    /// The oldest change of an update is in the maps, so long after it was received.
+    pub fn applied(&self, latency: Duration) {
+        self.latency.observe(latency.as_secs_f64());
     }
 
     /// Everything of a family is written.

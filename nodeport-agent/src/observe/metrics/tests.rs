@@ -114,6 +114,21 @@ fn network_programming_has_the_buckets_of_the_service_level_indicator() {
     }
 }
 
+#[test]
+fn the_latency_of_updates_is_counted_in_tenths_of_milliseconds() {
+    let metrics = Metrics::new().expect("the catalog is right");
+    metrics.applied(Duration::from_micros(150));
+    metrics.applied(Duration::from_millis(3));
+    let given = text(&metrics, &Status::default());
+    for (le, count) in [("0.0001", 0), ("0.0002", 1), ("0.0032", 2), ("1.6384", 2)] {
+        let line = format!("nodeport_update_latency_seconds_bucket{{le=\"{le}\"}} {count}");
+        assert!(
+            given.lines().any(|one| one == line),
+            "{line}\nis not in\n{given}"
+        );
+    }
+}
+
 /// Something of everything.
 fn full_status() -> Status {
     let hook = |mode| HookState {
