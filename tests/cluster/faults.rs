@@ -1,61 +1,15 @@
 //! API servers that are away, slow, silent, or forget: forwarding goes on with the last state and catches up by itself.
 
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
-use nodeport_tests::agent::Agent;
-use nodeport_tests::k8s::control::{ADDRESSES, API_PORT, url};
-use nodeport_tests::k8s::relay::{Mode, Relay};
-use nodeport_tests::k8s::{Kubernetes, eventually};
-use nodeport_tests::stream::Stream;
-use serde_json::Value;
+use anyhow::bail;
+use nodeport_tests::k8s::control::{API_PORT, url};
+use nodeport_tests::k8s::relay::Mode;
+use rustix::process::Signal;
 
-use crate::world::World;
-
-/// Port of the relay before the API server, and of a second API server.
-const OTHER_PORT: u16 = 7443;
-
-/// What `status` says of the source.
-fn source(agent: &Agent) -> Value {
-    agent.status().expect("the agent answers")["source"].clone()
-}
-
-/// Waits until `status` says of the source what is looked for.
-fn await_source(agent: &Agent, what: &str, holds: impl Fn(&Value) -> bool) {
-    eventually(what, || {
-        let source = source(agent);
-        ensure!(holds(&source), "{source}");
-        Ok(())
-    })
-    .expect(what);
-}
-
-/// A stream of requests, of which none may fail.
-fn steady(world: &World, to: &[SocketAddr]) -> Stream {
-    let client = &world.cluster.lab.client;
-    Stream::start(client, to, Duration::from_millis(5)).expect("it starts")
-}
-
-fn unharmed(stream: Stream) {
-    let report = stream.finish().expect("it ran");
-    assert!(report.answered > 50 && report.is_perfect(), "{report:?}");
-}
-
-/// Agents that reach the API server through a relay.
-fn relayed(nodes: u8) -> (Relay, World) {
-    let mut relay = None;
-    let world = World::with(nodes, |cluster, spec| {
-        relay = Some(before_api_server(cluster));
-        spec.arguments(&format!("--log-level debug --master {}", url(OTHER_PORT)))
-    });
-    (relay.expect("it was made"), world)
-}
-
-fn before_api_server(cluster: &Kubernetes) -> Relay {
-    let at = |port| SocketAddr::new(ADDRESSES[0], port);
-    Relay::start(cluster.control.netns(), at(OTHER_PORT), at(API_PORT)).expect("it listens")
-}
+use crate::world::{
+    OTHER_PORT, World, at, await_source, before_api_server, source, steady, unharmed,
+};
 
 #[test]
 fn a_killed_api_server_stops_nothing_and_is_found_again() {
@@ -139,7 +93,7 @@ fn api_servers_are_tried_in_turn() {
 
 #[test]
 fn closed_watches_and_a_slow_server_lose_no_change() {
-    let (relay, world) = relayed(2);
+    let (relay, world) = World::relayed(2);
     let to = world.exposed("web", 1);
     world.answered(&to, "web");
     let connections = relay.accepted();
@@ -163,7 +117,7 @@ fn closed_watches_and_a_slow_server_lose_no_change() {
 
 #[test]
 fn a_version_that_is_compacted_away_is_told_by_410_and_everything_is_read_anew() {
-    let (relay, mut world) = relayed(1);
+    let (relay, mut world) = World::relayed(1);
     let to = world.exposed("web", 1);
     let gone = world.exposed("gone", 1);
     world.answered(&to, "web");
@@ -206,100 +160,17 @@ fn a_server_that_accepts_and_says_nothing_is_left_for_the_next() {
     unharmed(stream);
 }
 
-/// A token that is not valid any more, and a new one in the same file.
-#[test]
-fn a_token_that_is_replaced_is_read_anew() {
-    let mut token = None;
-    let mut world = World::with(1, |cluster, spec| {
-        let (kubeconfig, file) = cluster.control.token_kubeconfig().expect("written");
-        new_token(cluster, &file);
-        token = Some(file);
-        let mut spec = spec;
-        spec.arguments.clear();
-        spec.arguments(&format!("--kubeconfig {}", kubeconfig.display()))
-    });
-    let file = token.expect("it was made");
-    let to = world.exposed("web", 1);
-    world.answered(&to, "web");
-    let stream = steady(&world, &to);
-    // With another key of its own the API server knows none of its former tokens.
-    let control = &mut world.cluster.control;
-    control.kill_api_server().expect("it ran");
-    control.new_token_key().expect("written");
-    control.start_api_server().expect("it starts");
-    await_source(&world.agents[0], "it is not known any more", |source| {
-        source["failing"].to_string().contains("401")
-    });
-    new_token(&world.cluster, &file);
-    let more = world.exposed("more", 1);
-    world.answered(&more, "more");
-    unharmed(stream);
-}
-
-fn new_token(cluster: &Kubernetes, file: &std::path::Path) {
-    let words = "create token proxy --namespace=kube-system --duration=1h";
-    let token = cluster.kubectl.run(words);
-    nodeport_tests::k8s::pki::write(file, token.expect("a token").trim()).expect("written");
-}
-
-#[test]
-fn a_changed_authority_is_read_anew() {
-    let mut world = World::nodes(1);
-    let to = world.exposed("web", 1);
-    let web = world.answered(&to, "web");
-    let address = world.kubectl("get pods --output=jsonpath={.items[0].status.podIP}");
-    let stream = steady(&world, &to);
-    let control = &mut world.cluster.control;
-    control.kill_api_server().expect("it ran");
-    control.new_authority().expect("written");
-    control.start_api_server().expect("it starts");
-    // The controllers and the stand-ins know the former one only: what matters is written by hand.
-    let kubectl = control.kubectl().expect("a kubeconfig");
-    let objects = format!(
-        "
-apiVersion: v1
-kind: Service
-metadata: {{name: byhand}}
-spec: {{type: NodePort, ports: [{{port: 80, nodePort: 30999}}]}}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {{name: byhand, labels: {{kubernetes.io/service-name: byhand}}}}
-addressType: IPv4
-ports: [{{port: 8080}}]
-endpoints: [{{addresses: [{address}]}}]
-"
-    );
-    kubectl.apply(&objects).expect("applied");
-    let byhand = world.cluster.on_nodes(nodeport_tests::Family::V4, 30999);
-    await_source(&world.agents[0], "it is not trusted", |source| {
-        let failing = source["failing"].to_string();
-        failing.contains("certificate") || failing.contains("UnknownIssuer")
-    });
-    assert!(world.cluster.ask(byhand[0], 1).is_err());
-    let control = &world.cluster.control;
-    control
-        .kubeconfig("system:kube-proxy", None)
-        .expect("written");
-    world
-        .cluster
-        .await_answers(&byhand, &web)
-        .context("with the new authority")
-        .expect("it is there");
-    unharmed(stream);
-}
-
 /// An API server whose watch says nothing at all, not even that it has ended.
 #[test]
 fn a_silent_watch_is_given_up() {
-    let (relay, world) = relayed(1);
+    let (relay, world) = World::relayed(1);
     let to = world.exposed("web", 1);
     world.answered(&to, "web");
     let stream = steady(&world, &to);
     // Nothing passes on the connections that there are, in either direction, and nothing tells the agent.
     relay.freeze();
     let more = world.exposed("more", 1);
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     while start.elapsed() < Duration::from_secs(200) {
         if world.cluster.ask(more[0], 1).is_ok() {
             unharmed(stream);
@@ -309,4 +180,47 @@ fn a_silent_watch_is_given_up() {
     }
     let failed: anyhow::Result<()> = (|| bail!("{}", source(&world.agents[0])))();
     failed.expect("the silence is noticed");
+}
+
+/// Two API servers, of which the one that is asked next did not run while things changed: what it has at first is old.
+#[test]
+fn api_servers_that_lag_behind_one_another_take_nothing_back() {
+    const THIRD_PORT: u16 = OTHER_PORT + 1;
+    let (mut relay, mut second) = (None, None);
+    let world = World::with(2, |cluster, spec| {
+        let server = cluster.control.another_api_server(THIRD_PORT);
+        second = Some(server.expect("it starts"));
+        relay = Some(before_api_server(cluster));
+        spec.arguments(&format!("--master {}", url(OTHER_PORT)))
+    });
+    let (relay, second) = (relay.expect("it was made"), second.expect("it runs"));
+    let to = world.exposed("web", 1);
+    world.answered(&to, "web");
+    let stream = steady(&world, &to);
+    for replicas in 2..5 {
+        let gone = world.exposed_again("web", &format!("gone-{replicas}"));
+        world.answered(&gone, "web");
+        second.signal(Signal::STOP).expect("it runs");
+        world.kubectl(&format!("delete service gone-{replicas}"));
+        world.kubectl(&format!("scale deployment web --replicas={replicas}"));
+        world.rolled_out("web");
+        world.answered(&to, "web");
+        world.cluster.await_refusals(&gone).expect("it is gone");
+        let backends = || world.agents[0].dump("backends").expect("a dump");
+        let before = backends();
+        relay.aim(at(THIRD_PORT));
+        relay.cut();
+        second.signal(Signal::CONT).expect("it runs");
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(3) {
+            assert_eq!(backends(), before, "after {:?}", start.elapsed());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        // What changes now is heard from that one.
+        let heard = world.exposed_again("web", &format!("heard-{replicas}"));
+        world.answered(&heard, "web");
+        relay.aim(at(API_PORT));
+        relay.cut();
+    }
+    unharmed(stream);
 }

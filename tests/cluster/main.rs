@@ -2,7 +2,12 @@
 //!
 //! Each test reads as a story and writes out what it expects.
 
+mod churn;
+mod credentials;
 mod faults;
+mod load;
+mod oracle;
 mod real;
 mod services;
+mod soak;
 mod world;

@@ -261,6 +261,21 @@ impl Agent {
         )
     }
 
+    /// Whether it was started and neither stopped nor killed.
+    #[must_use]
+    pub fn runs(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// Process id.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn pid(&self) -> Result<u32> {
+        let process = self.process.as_ref().context("the agent does not run")?;
+        Ok(process.id())
+    }
+
     /// `status -o json`.
     ///
     /// # Errors
@@ -275,6 +290,19 @@ impl Agent {
     /// If it fails.
     pub fn dump(&self, what: &str) -> Result<Value> {
         self.ask(&["dump", what, "-o", "json"])
+    }
+
+    /// `plan -o json` against its maps: what would bring them in step with the objects that its source has now, read anew.
+    ///
+    /// # Errors
+    /// If it fails.
+    pub fn plan(&self) -> Result<Value> {
+        let mut words = vec!["plan", "-o", "json", "--node-name", &self.node];
+        words.extend(self.spec.arguments.iter().map(String::as_str));
+        let mut command = Command::new(&self.spec.binary);
+        command.args(&words).arg("--pin-dir").arg(&self.pin_dir);
+        let text = self.output(&mut command, &words)?;
+        serde_json::from_str(&text).context("the plan")
     }
 
     /// The counters of packets.
@@ -302,7 +330,11 @@ impl Agent {
     fn run(&self, words: &[&str]) -> Result<String> {
         let command = self.command(words);
         let (program, arguments) = command.split_first().context("a command")?;
-        let output = self.netns.output(Command::new(program).args(arguments))?;
+        self.output(Command::new(program).args(arguments), words)
+    }
+
+    fn output(&self, command: &mut Command, words: &[&str]) -> Result<String> {
+        let output = self.netns.output(command)?;
         if !output.status.success() {
             let error = String::from_utf8_lossy(&output.stderr);
             bail!(

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::control::{ADDRESSES, API_PORT, url};
-use super::pki::{Pki, write};
+use super::pki::{Identity, Pki, write};
 
 /// The first address of the cluster addresses is that of the Service `kubernetes`.
 const KUBERNETES: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1));
@@ -31,8 +31,7 @@ pub(super) fn serving(pki: &Pki) -> Result<()> {
 
 /// Certificates and keys are named, not contained: they can change under whoever uses them. The authority is a copy, so that it
 /// changes when the user's own certificate does.
-pub(super) fn write_kubeconfig(pki: &Pki, user: &str, group: Option<&str>) -> Result<PathBuf> {
-    let identity = pki.client(user, group)?;
+pub(super) fn write_kubeconfig(pki: &Pki, identity: &Identity) -> Result<PathBuf> {
     let authority = identity.key.with_extension("ca.crt");
     let text = fs::read_to_string(pki.authority()).context("read the authority")?;
     write(&authority, &text)?;

@@ -91,13 +91,14 @@ impl ControlPlane {
         let api = site.api(&pki, &administrator, API_PORT)?;
         api_server.wait_until(START, || api.is_ready())?;
         // Only now: controllers that find no rights of their own yet give up for good.
-        let kubeconfig = write_kubeconfig(&pki, "system:kube-controller-manager", None)?;
+        let of = |user: &str| write_kubeconfig(&pki, &pki.client(user, None)?);
+        let kubeconfig = of("system:kube-controller-manager")?;
         let mut controllers = site.start_controllers(&kubeconfig, kubelets)?;
         // The first thing that they do and that Pods cannot do without.
         let account = "/api/v1/namespaces/default/serviceaccounts/default";
         controllers.wait_until(START, || api.get(account).is_ok())?;
         let scheduler = (kubelets == Kubelets::Real)
-            .then(|| site.start_scheduler(&write_kubeconfig(&pki, "system:kube-scheduler", None)?))
+            .then(|| site.start_scheduler(&of("system:kube-scheduler")?))
             .transpose()?;
         Ok(Self {
             _scheduler: scheduler,
@@ -147,7 +148,16 @@ impl ControlPlane {
     /// # Errors
     /// If a file cannot be written.
     pub fn kubeconfig(&self, user: &str, group: Option<&str>) -> Result<PathBuf> {
-        write_kubeconfig(&self.pki, user, group)
+        let identity = self.pki.client(user, group)?;
+        write_kubeconfig(&self.pki, &identity)
+    }
+
+    /// The same with a certificate that is valid until so long after 1970.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn kubeconfig_until(&self, user: &str, end: Duration) -> Result<PathBuf> {
+        write_kubeconfig(&self.pki, &self.pki.client_until(user, end)?)
     }
 
     /// Kills the API server as a crash does. What etcd has stays.

@@ -5,11 +5,12 @@
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    KeyUsagePurpose, SanType, date_time_ymd,
 };
 
 /// An authority and what it signed.
@@ -85,14 +86,16 @@ impl Pki {
     /// # Errors
     /// If a file cannot be written.
     pub fn client(&self, user: &str, group: Option<&str>) -> Result<Identity> {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, user);
-        if let Some(group) = group {
-            params
-                .distinguished_name
-                .push(DnType::OrganizationName, group);
-        }
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign(&user.replace(':', "-"), &of_client(user, group))
+    }
+
+    /// A client whose certificate is valid until so long after 1970.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn client_until(&self, user: &str, end: Duration) -> Result<Identity> {
+        let mut params = of_client(user, None);
+        params.not_after = date_time_ymd(1970, 1, 1) + end;
         self.sign(&user.replace(':', "-"), &params)
     }
 
@@ -123,6 +126,18 @@ impl Pki {
         write(&identity.certificate, &certificate.pem())?;
         Ok(identity)
     }
+}
+
+fn of_client(user: &str, group: Option<&str>) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, user);
+    if let Some(group) = group {
+        params
+            .distinguished_name
+            .push(DnType::OrganizationName, group);
+    }
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params
 }
 
 /// Writes a file by renaming a finished one.

@@ -43,6 +43,8 @@ struct Shared {
     accepted: AtomicU64,
     /// So many connections, the oldest ones, carry nothing any more.
     frozen: AtomicU64,
+    /// Where new connections go.
+    to: Mutex<SocketAddr>,
 }
 
 /// How long a thread may take to see that the mode has changed.
@@ -64,6 +66,7 @@ impl Relay {
             open: Mutex::default(),
             accepted: AtomicU64::new(0),
             frozen: AtomicU64::new(0),
+            to: Mutex::new(to),
         });
         let (of_thread, netns) = (Arc::clone(&shared), netns.clone());
         let thread = std::thread::Builder::new()
@@ -71,7 +74,7 @@ impl Relay {
             .spawn(move || {
                 // Without the namespace nothing is relayed, which the test sees.
                 if netns.enter().is_ok() {
-                    of_thread.accept(&listener, to);
+                    of_thread.accept(&listener);
                 }
             })?;
         Ok(Self {
@@ -100,6 +103,11 @@ impl Relay {
         self.shared.frozen.store(accepted, Ordering::Relaxed);
     }
 
+    /// New connections go there from now on.
+    pub fn aim(&self, to: SocketAddr) {
+        *lock(&self.shared.to) = to;
+    }
+
     /// How many connections were accepted so far.
     #[must_use]
     pub fn accepted(&self) -> u64 {
@@ -121,7 +129,7 @@ impl Shared {
         *lock(&self.mode)
     }
 
-    fn accept(self: &Arc<Self>, listener: &TcpListener, to: SocketAddr) {
+    fn accept(self: &Arc<Self>, listener: &TcpListener) {
         while self.mode() != Mode::End {
             let Ok((client, _)) = listener.accept() else {
                 std::thread::sleep(LOOK);
@@ -132,6 +140,7 @@ impl Shared {
                 continue;
             }
             // Nobody there: the client sees its connection closed.
+            let to = *lock(&self.to);
             drop(self.relay(number, client, to));
         }
     }
