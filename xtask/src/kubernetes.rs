@@ -38,34 +38,31 @@ const CONTROL_PLANE: &[Group] = &[
         version: None,
         tags: "",
     },
-    Group {
-        module: "kubernetes",
-        packages: "k8s.io/kubernetes/cmd/",
-        programs: &[
-            "kube-apiserver",
-            "kube-controller-manager",
-            "kubectl",
-            "kube-proxy",
-        ],
-        version: Some((
-            "k8s.io/component-base/version.gitVersion",
-            "k8s.io/kubernetes",
-        )),
-        tags: "",
-    },
+    KUBERNETES,
 ];
+
+/// The programs of Kubernetes that a control plane and its clients are.
+const KUBERNETES: Group = Group {
+    module: "kubernetes",
+    packages: "k8s.io/kubernetes/cmd/",
+    programs: &[
+        "kube-apiserver",
+        "kube-controller-manager",
+        "kubectl",
+        "kube-proxy",
+    ],
+    version: Some((
+        "k8s.io/component-base/version.gitVersion",
+        "k8s.io/kubernetes",
+    )),
+    tags: "",
+};
 
 /// What real nodes need beside it.
 const REAL_NODES: &[Group] = &[
     Group {
-        module: "kubernetes",
-        packages: "k8s.io/kubernetes/cmd/",
         programs: &["kube-scheduler", "kubelet"],
-        version: Some((
-            "k8s.io/component-base/version.gitVersion",
-            "k8s.io/kubernetes",
-        )),
-        tags: "",
+        ..KUBERNETES
     },
     Group {
         module: "containerd",
@@ -133,24 +130,39 @@ impl Group {
     fn build(&self, go: &mut Option<Go>) -> Result<PathBuf> {
         let source = shell::root().join("tests/kubernetes").join(self.module);
         let directory = cache()?.join(format!("{}-{}", self.module, fingerprint(&source)?));
-        let missing = self
+        let missing: Vec<_> = self
             .programs
             .iter()
-            .filter(|program| !directory.join(name(program)).is_file());
-        for program in missing {
-            let go = match go {
-                Some(go) => go,
-                None => go.insert(Go::find()?),
-            };
-            let title = format!("build {program} with {go}");
-            shell::stage(&title, || self.build_one(go, &source, &directory, program))?;
+            .copied()
+            .filter(|program| !directory.join(name(program)).is_file())
+            .collect();
+        if missing.is_empty() {
+            return Ok(directory);
         }
+        let go = match go {
+            Some(go) => go,
+            None => go.insert(Go::find()?),
+        };
+        let names: Vec<_> = missing.iter().map(|program| name(program)).collect();
+        let title = format!("build {} with {go}", names.join(", "));
+        shell::stage(&title, || {
+            self.build_missing(go, &source, &directory, &missing)
+        })?;
         Ok(directory)
     }
 
-    fn build_one(&self, go: &Go, source: &Path, directory: &Path, program: &str) -> Result<()> {
-        std::fs::create_dir_all(directory)
-            .with_context(|| format!("make {}", directory.display()))?;
+    /// One call for all of them: while one is linked, another is compiled.
+    fn build_missing(
+        &self,
+        go: &Go,
+        source: &Path,
+        directory: &Path,
+        programs: &[&str],
+    ) -> Result<()> {
+        // Whoever is interrupted leaves nothing under the names that count.
+        let unfinished = directory.join(format!(".unfinished.{}", std::process::id()));
+        std::fs::create_dir_all(&unfinished)
+            .with_context(|| format!("make {}", unfinished.display()))?;
         let mut flags = String::from("-s -w");
         if let Some((variable, module)) = self.version {
             let mut list = go.command(source);
@@ -159,23 +171,29 @@ impl Group {
             // Writing to a string cannot fail.
             let _ = write!(flags, " -X {variable}={}", version.trim());
         }
-        let package = if self.packages.ends_with('/') {
-            format!("{}{program}", self.packages)
-        } else {
-            self.packages.to_owned()
-        };
-        // Whoever is interrupted leaves nothing under the name that counts.
-        let unfinished = directory.join(format!(".{}.{}", name(program), std::process::id()));
         let mut build = go.command(source);
         build
             .args(["build", "-trimpath", "-buildvcs=false", "-ldflags", &flags])
+            // Nobody debugs these, and it is a good part of the compiler's work.
+            .arg("-gcflags=all=-dwarf=false")
             .args(["-tags", self.tags])
-            .arg("-o")
-            .arg(&unfinished)
-            .arg(package);
+            .arg("-o");
+        if self.packages.ends_with('/') {
+            build.arg(&unfinished);
+            build.args(programs.iter().map(|one| format!("{}{one}", self.packages)));
+        } else {
+            // The package's path does not end in the program's name.
+            build
+                .arg(unfinished.join(self.programs[0]))
+                .arg(self.packages);
+        }
         shell::run(&mut build)?;
-        std::fs::rename(&unfinished, directory.join(name(program)))
-            .with_context(|| format!("rename {}", unfinished.display()))
+        for program in programs {
+            let made = unfinished.join(name(program));
+            std::fs::rename(&made, directory.join(name(program)))
+                .with_context(|| format!("rename {}", made.display()))?;
+        }
+        std::fs::remove_dir(&unfinished).with_context(|| format!("remove {}", unfinished.display()))
     }
 }
 
