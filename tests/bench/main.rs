@@ -12,6 +12,7 @@ mod control;
 mod counters;
 mod frames;
 mod helper;
+mod keeping;
 mod kube_proxy;
 mod measures;
 mod napi;
@@ -25,6 +26,7 @@ mod rounds;
 mod stage;
 mod statistics;
 mod table;
+mod window;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -11,7 +11,7 @@ use crate::programs::{self, Kind};
 use crate::record::Measurement;
 use crate::rounds::{self, Raw, each};
 use crate::statistics::{Subject, sum_up};
-use crate::{Args, bulk, control, opening};
+use crate::{Args, bulk, control, keeping, opening};
 
 /// One measure: what is there, and who is measured.
 struct Measure {
@@ -40,6 +40,8 @@ enum What {
     Bulk,
     /// The agent alone.
     Control,
+    /// The agent's part in flows that nobody uses.
+    Keeping,
 }
 
 const ONE_WAY: What = What::Packets { both: false };
@@ -144,6 +146,8 @@ const MEASURES: &[Measure] = &[
     measure("agent-250k-endpoints", What::Control)
         .flows(0)
         .services(5_000, 50),
+    // Minutes, and nothing that a second round would tell.
+    measure("agent-1M-flows", What::Keeping).flows(1_000_000),
 ];
 
 /// The names of all measures.
@@ -203,7 +207,7 @@ impl Measure {
             What::Packets { .. } => &[Redirect, Routing, Nftables, Iptables, Xdp, Tc],
             What::Program(_) => &[Xdp, Tc],
             What::Opening | What::Bulk => &[Routing, Nftables, Iptables, Xdp, Tc],
-            What::Control => &[Xdp],
+            What::Control | What::Keeping => &[Xdp],
         }
     }
 
@@ -219,7 +223,10 @@ impl Measure {
     }
 
     fn shape(&self) -> Shape {
-        let udp = matches!(self.what, What::Packets { .. } | What::Program(_));
+        let udp = matches!(
+            self.what,
+            What::Packets { .. } | What::Program(_) | What::Keeping
+        );
         Shape {
             services: self.services,
             endpoints: self.endpoints,
@@ -271,6 +278,14 @@ impl Measure {
                 self.sum_up(&raw, "", "Gbit/s", |rate| *rate)
             }
             What::Control => self.control(rounds, candidates),
+            What::Keeping => {
+                let raw = rounds::run(1, candidates, Candidate::name, |candidate| {
+                    keeping::run(candidate, &traffic)
+                });
+                let mut all = self.sum_up(&raw, "-kept", "% CPU", |costs| costs.kept);
+                all.extend(self.sum_up(&raw, "-expired", "% CPU", |costs| costs.expired));
+                all
+            }
         }
     }
 

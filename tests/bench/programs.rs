@@ -40,7 +40,7 @@ fn nanoseconds(candidate: Candidate, traffic: &Traffic, kind: Kind, program: &st
         foreign: kind == Kind::Foreign,
         ..*traffic
     };
-    let mut ready = Ready::make(candidate, &traffic)?;
+    let mut ready = Ready::make(candidate, &traffic, "")?;
     if kind == Kind::Established {
         ready.establish()?;
     }
