@@ -249,8 +249,8 @@ fn what_is_written_is_what_changed() {
             ("an endpoint replaced", 6 + 2 + 3 + 1),
             ("an endpoint gone", 4 + 1 + 3 + 1),
             ("a slice written again", 0),
-            // The address on top; flows of a UDP front end that had no endpoint may look again.
-            ("a Service and its slice", 6 + 3 + 3 + 1 + 1),
+            // Address and NodePort are noted, the address is on top; flows of a UDP front end that had no endpoint may look again.
+            ("a Service and its slice", 2 + 6 + 3 + 3 + 1 + 1),
             // Slots stay as they are.
             ("a Service gone", 3 + 3 + 1),
             ("nothing", 0),

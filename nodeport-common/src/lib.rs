@@ -12,6 +12,7 @@
 mod control;
 mod flow;
 mod frontend;
+mod noted;
 mod outcome;
 mod socket;
 
@@ -23,6 +24,10 @@ pub use flow::{Flow, FlowKey, FragmentKey, FragmentPorts, NextHop, flow_flags, t
 pub use frontend::{
     Affinity, AffinityKey, Backend, Frontend, FrontendKey, ServingKey, SourceRangeKey,
     backend_flags, frontend_flags,
+};
+pub use noted::{
+    NOTED_LEN, NOTED_TRUST, NOTED_TRUSTED, NotedBit, finish as hash_finish, mix as hash_mix,
+    place as noted_place,
 };
 pub use outcome::{Counters, Hook, Outcome};
 pub use socket::{Bind, Socket, SocketKey, socket_flags, socket_roles};
@@ -100,6 +105,10 @@ pub mod maps {
     /// Array of two rows of 65,536 bytes: 1 for each hash of an address (row 0) and each port (row 1) that was the destination of
     /// packets of a flow. Never unset: a packet to another destination has no flow.
     pub const DESTINATIONS: &str = "DESTINATIONS";
+    /// Array of u64: which destinations may be those of front ends, see [`NotedBit`](crate::NotedBit).
+    pub const NOTED4: &str = "NOTED4";
+    /// See [`NOTED4`].
+    pub const NOTED6: &str = "NOTED6";
     /// Array of u32: where the search for a free source port starts, by hash of the backend.
     pub const SNAT_CURSORS: &str = "SNAT_CURSORS";
     /// Per-CPU array of one [`TokenBucket`](crate::TokenBucket): the budget of ICMP errors that we originate.

@@ -3,7 +3,7 @@
 //! Invariant: the same tuple, seed and set give the same slot on every CPU, so two first packets of one flow agree
 //! (edge-cases B10), and a retransmitted SYN finds its backend again as long as the set is the same.
 
-use nodeport_common::{FlowKey, SocketKey};
+use nodeport_common::{FlowKey, SocketKey, hash_finish as finish, hash_mix as mix};
 
 use crate::wire::Family;
 
@@ -57,21 +57,10 @@ pub fn place<A: Family>(address: &A) -> u16 {
     (finish(address.mix(0, mix)) >> 16) as u16
 }
 
-/// One step of a multiply-and-shift hash with the golden ratio as multiplier.
-#[inline(always)]
-fn mix(hash: u64, word: u32) -> u64 {
-    let product = (hash ^ u64::from(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    product ^ (product >> 29)
-}
-
-#[inline(always)]
-fn finish(hash: u64) -> u32 {
-    (hash.wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 32) as u32
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nodeport_common::noted_place;
 
     fn key(client: u16, port: u16) -> FlowKey<[u8; 4]> {
         let [hi, lo] = client.to_be_bytes();
@@ -126,6 +115,16 @@ mod tests {
                 .sum();
             assert!(chi < limit, "{counts:?} over {len}: {chi}");
         }
+    }
+
+    /// The agent notes places by its own reading of addresses.
+    #[test]
+    fn the_agent_finds_the_same_place() {
+        let v6 = [0xfd, 0, 0, 0x88, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
+        let words = [0xfd00_0088, 0x0102_0304, 0x0506_0708, 0x090a_0b0c];
+        assert_eq!(place(&[192, 168, 88, 11]), noted_place([0xc0a8_580b]));
+        assert_eq!(place::<[u8; 16]>(&v6), noted_place(words));
+        assert_ne!(place(&[192, 168, 88, 11]), place(&[192, 168, 88, 12]));
     }
 
     #[test]

@@ -336,6 +336,9 @@ pub trait Tables<A: Copy>: Services<A> {
     fn epoch(&self, hash: u32) -> u32;
     /// Makes all lines of a tuple useless, on all CPUs.
     fn disturb(&self, key: &FlowKey<A>);
+    /// Whether packets to this destination may be for a front end: its address and its port, or others that together look like them, are
+    /// noted. Cheaper than a lookup.
+    fn may_be_frontend(&self, key: &FlowKey<A>) -> bool;
     /// An established flow's entry.
     fn flow(&self, key: &FlowKey<A>) -> Option<&Entry<A>>;
     /// A pending flow's entry.

@@ -12,9 +12,9 @@ use aya::programs::{
 use aya::{Ebpf, EbpfLoader};
 use nodeport_agent::maps::{
     Addresses, Affinities, Backends, Controls, Devices, Flows, Frontends, IpBytes, KernelStore,
-    Pending, Serving, SnatCursors, Sources, Store as _, StoreError,
+    NotedPlaces, Pending, Serving, SnatCursors, Sources, Store as _, StoreError,
 };
-use nodeport_agent::plan::Ip;
+use nodeport_agent::plan::{Ip, Noted};
 use nodeport_common::{Counters, Hook, Outcome, maps, programs};
 use nodeport_ebpf::path::Action;
 
@@ -164,6 +164,16 @@ impl Kernel {
         store.put::<Backends<A>>(&backends)?;
         store.put::<Serving<A>>(&serving)?;
         store.put::<Sources<A>>(&sources)?;
+        let mut noted = Noted::adopt(&[]);
+        for (key, _) in &frontends {
+            noted.frontend(key);
+        }
+        for (address, value) in &addresses {
+            noted.address(*address, value.flags);
+        }
+        noted.trust();
+        let words: Vec<_> = (0..).zip(noted.words().iter().copied()).collect();
+        store.put::<NotedPlaces<A>>(&words)?;
         Ok(())
     }
 

@@ -29,6 +29,8 @@ pub const PINNED: &[&str] = &[
     maps::AFFINITY6,
     maps::SOURCES4,
     maps::SOURCES6,
+    maps::NOTED4,
+    maps::NOTED6,
     maps::FLOWS4,
     maps::FLOWS6,
     maps::PENDING4,

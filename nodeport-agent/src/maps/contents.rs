@@ -2,8 +2,10 @@
 //!
 //! Owns which maps are read and how far. It refuses to know what they should hold. Invariant: it only reads.
 
+use nodeport_common::NOTED_LEN;
+
 use super::bytes::IpBytes;
-use super::kind::{Addresses, Backends, Frontends, Serving, Sources};
+use super::kind::{Addresses, Backends, Frontends, NotedPlaces, Serving, Sources};
 use super::store::{Store, StoreError};
 use crate::plan::{Contents, Limits, slots_named};
 
@@ -30,5 +32,6 @@ pub fn read_contents<A: IpBytes>(store: &impl Store) -> Result<Contents<A>, Stor
         addresses: store.entries::<Addresses<A>>()?,
         serving: serving.into_iter().map(|(key, _)| key).collect(),
         sources: sources.into_iter().map(|(key, _)| key).collect(),
+        noted: store.head::<NotedPlaces<A>>(NOTED_LEN)?,
     })
 }

@@ -7,8 +7,8 @@ use std::marker::PhantomData;
 
 use nodeport_common::{
     Address, Affinity, AffinityKey, Backend, Control, Counters, Device, Flow, FlowKey, FragmentKey,
-    FragmentPorts, Frontend, FrontendKey, Hook, SNAT_CURSORS_LEN, ServingKey, Socket, SocketKey,
-    SourceRangeKey, TokenBucket, V4, V6, maps,
+    FragmentPorts, Frontend, FrontendKey, Hook, NOTED_LEN, SNAT_CURSORS_LEN, ServingKey, Socket,
+    SocketKey, SourceRangeKey, TokenBucket, V4, V6, maps,
 };
 
 use super::bytes::{Bytes, IpBytes};
@@ -95,6 +95,8 @@ maps! {
     HashMap Affinities<A>: LruHash AffinityKey<A> => Affinity<A>, A::AFFINITY;
     /// Who may use restricted front ends.
     HashMap Sources<A>: LpmTrie SourceRangeKey<A> => u32, A::SOURCES;
+    /// Destinations that may be those of front ends.
+    ArrayMap NotedPlaces<A>: Array u32 => u64, A::NOTED, NOTED_LEN;
     /// Established flows.
     HashMap Flows<A>: Hash FlowKey<A> => Flow<A>, A::FLOWS;
     /// Pending flows.
@@ -118,7 +120,7 @@ maps! {
 /// What the ABI says about each map.
 #[must_use]
 pub fn layouts() -> Vec<Layout> {
-    fn family<A: Ip + IpBytes>() -> [Layout; 8] {
+    fn family<A: Ip + IpBytes>() -> [Layout; 9] {
         [
             Addresses::<A>::layout(),
             Frontends::<A>::layout(),
@@ -126,6 +128,7 @@ pub fn layouts() -> Vec<Layout> {
             Serving::<A>::layout(),
             Affinities::<A>::layout(),
             Sources::<A>::layout(),
+            NotedPlaces::<A>::layout(),
             Flows::<A>::layout(),
             Pending::<A>::layout(),
         ]

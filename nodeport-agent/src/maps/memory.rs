@@ -90,12 +90,16 @@ impl Store for MemoryStore {
     }
 
     fn head<M: ArrayMap>(&self, len: u32) -> Result<Vec<M::Value>, StoreError> {
-        (0..len)
-            .map(|index| {
-                self.get::<M>(&index)?
-                    .ok_or(StoreError::Full { map: M::NAME })
-            })
-            .collect()
+        if len > self.limit_of::<M>() {
+            return Err(StoreError::Full { map: M::NAME });
+        }
+        let mut values = vec![M::Value::get(&vec![0; M::Value::SIZE]); len as usize];
+        for (key, value) in self.maps.get(M::NAME).into_iter().flatten() {
+            if let Some(own) = values.get_mut(u32::get(key) as usize) {
+                *own = M::Value::get(value);
+            }
+        }
+        Ok(values)
     }
 
     fn scan<M: HashMap>(

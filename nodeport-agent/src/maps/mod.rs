@@ -19,8 +19,8 @@ pub use faulty::{Faults, FaultyStore};
 pub use kernel::{KernelMap, KernelStore};
 pub use kind::{
     Addresses, Affinities, ArrayMap, Backends, Controls, Devices, Flows, Fragments4, Fragments6,
-    Frontends, HashMap, Kind, Map, Outcomes, Pending, Rejects, Serving, SnatCursors, Sockets4,
-    Sockets6, Sources, layouts,
+    Frontends, HashMap, Kind, Map, NotedPlaces, Outcomes, Pending, Rejects, Serving, SnatCursors,
+    Sockets4, Sockets6, Sources, layouts,
 };
 pub use layout::{Layout, LayoutError};
 pub use memory::MemoryStore;

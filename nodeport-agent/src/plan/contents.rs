@@ -36,6 +36,8 @@ pub struct Contents<A> {
     pub serving: Vec<ServingKey<A>>,
     /// The keys of `SOURCES`.
     pub sources: Vec<SourceRangeKey<A>>,
+    /// `NOTED`.
+    pub noted: Vec<u64>,
 }
 
 impl<A> Contents<A> {
@@ -49,6 +51,7 @@ impl<A> Contents<A> {
             addresses: Vec::new(),
             serving: Vec::new(),
             sources: Vec::new(),
+            noted: Vec::new(),
         }
     }
 }

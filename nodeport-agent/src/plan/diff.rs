@@ -53,7 +53,8 @@ pub fn diff(desired: &Desired, installed: &Installed) -> Plan {
 pub fn diff_since(before: &Desired, desired: &Desired, installed: &Installed) -> Option<Plan> {
     let same_node = before.host_addresses == desired.host_addresses
         && before.node_port_addresses == desired.node_port_addresses;
-    if !same_node || installed.generation_due {
+    let is_due = installed.generation_due || installed.v4.notes_due || installed.v6.notes_due;
+    if !same_node || is_due {
         return None;
     }
     let names = desired.changed_since(before);

@@ -4,6 +4,7 @@
 //! hash map entries and front ends that the changes count on are there at the moment of each step, not only at the end.
 
 mod addresses;
+mod notes;
 mod values;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -23,6 +24,8 @@ use crate::model::desired::{BackendSet, Desired, DesiredFrontend, Protocol};
 /// The order of changes: everything that a front end needs is there before it, and goes after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
+    /// Destinations of front ends, before programs may have to find them.
+    Note,
     /// Front ends of service ports that are gone, and those that must make room.
     DeleteFirst,
     WriteSets,
@@ -37,7 +40,8 @@ pub(super) enum Phase {
 }
 
 impl Phase {
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 11] = [
+        Self::Note,
         Self::DeleteFirst,
         Self::WriteSets,
         Self::AddServing,
@@ -62,7 +66,7 @@ pub(super) enum Scope {
 
 /// The changes of one family by phase, each with the number of its service port.
 pub(super) struct FamilyPlan<A> {
-    phases: [Vec<(Option<u32>, Change<A>)>; 10],
+    phases: [Vec<(Option<u32>, Change<A>)>; 11],
     pub(super) refused: Vec<Refused>,
     /// A flow may now be with an endpoint that its front end no longer has.
     pub(super) stale_flows: bool,
@@ -122,6 +126,7 @@ pub(super) fn plan_family<A: Ip>(
     }
     differ.orphans();
     differ.addresses(node, desired);
+    differ.notes();
     differ.out
 }
 

@@ -32,6 +32,8 @@ pub trait Ip: sealed::Sealed + Copy + Ord + Hash + Debug + Send + Sync + 'static
     const AFFINITY: &'static str;
     /// Name of the trie of source ranges.
     const SOURCES: &'static str;
+    /// Name of the array of destinations that may be those of front ends.
+    const NOTED: &'static str;
     /// Name of the table of established flows.
     const FLOWS: &'static str;
     /// Name of the table of pending flows.
@@ -58,6 +60,7 @@ impl Ip for V4 {
     const SERVING: &'static str = maps::SERVING4;
     const AFFINITY: &'static str = maps::AFFINITY4;
     const SOURCES: &'static str = maps::SOURCES4;
+    const NOTED: &'static str = maps::NOTED4;
     const FLOWS: &'static str = maps::FLOWS4;
     const PENDING: &'static str = maps::PENDING4;
 
@@ -82,6 +85,7 @@ impl Ip for V6 {
     const SERVING: &'static str = maps::SERVING6;
     const AFFINITY: &'static str = maps::AFFINITY6;
     const SOURCES: &'static str = maps::SOURCES6;
+    const NOTED: &'static str = maps::NOTED6;
     const FLOWS: &'static str = maps::FLOWS6;
     const PENDING: &'static str = maps::PENDING6;
 

@@ -12,6 +12,7 @@ use super::contents::{Contents, Limits};
 use super::diff::Plan;
 use super::family::Ip;
 use super::ids::Ids;
+use super::noted::Noted;
 use super::sets::Sets;
 use super::step::{Change, Step};
 
@@ -39,6 +40,9 @@ pub struct Tables<A> {
     pub(super) serving_len: u32,
     pub(super) sources: BTreeMap<u32, BTreeSet<SourceRangeKey<A>>>,
     pub(super) sources_len: u32,
+    pub(super) noted: Noted,
+    /// Something that was found may not be noted.
+    pub(super) notes_due: bool,
 }
 
 impl Installed {
@@ -95,6 +99,8 @@ impl Installed {
     /// Notes that a plan is over: sets that nothing names in the end rest from `now` on, names without entries are forgotten.
     pub fn finish(&mut self, complete: bool, now: Duration) {
         self.generation_due |= !complete;
+        self.v4.notes_due &= !complete;
+        self.v6.notes_due &= !complete;
         self.v4.sets.drop_unused(now);
         self.v6.sets.drop_unused(now);
         for id in std::mem::take(&mut self.idle) {
@@ -144,6 +150,8 @@ impl<A: Ip> Tables<A> {
             serving_len: 0,
             sources: BTreeMap::new(),
             sources_len: 0,
+            noted: Noted::adopt(&contents.noted),
+            notes_due: false,
         };
         for (key, value) in &contents.frontends {
             let value = if tables.sets.knows(value) {
@@ -159,6 +167,7 @@ impl<A: Ip> Tables<A> {
         for key in &contents.sources {
             tables.record_source(*key);
         }
+        tables.notes_due = !tables.noted.is_trusted() || !tables.is_noted();
         tables
     }
 
@@ -202,6 +211,32 @@ impl<A: Ip> Tables<A> {
         self.sources_len
     }
 
+    /// The destinations at which programs look for front ends.
+    #[must_use]
+    pub fn noted(&self) -> &Noted {
+        &self.noted
+    }
+
+    /// Whether all that is installed is noted.
+    #[must_use]
+    pub fn is_noted(&self) -> bool {
+        let mut frontends = self.frontends.keys();
+        frontends.all(|key| self.noted.has_frontend(key))
+            && (self.addresses.iter())
+                .all(|(&address, &flags)| self.noted.has_address(address, flags))
+    }
+
+    /// Whether a change keeps the promise of `NOTED`: it puts what is noted, or says that all is when it is.
+    #[must_use]
+    pub fn allows(&self, change: &Change<A>) -> bool {
+        match change {
+            Change::PutFrontend { key, .. } => self.noted.has_frontend(key),
+            Change::PutAddress { address, flags } => self.noted.has_address(*address, *flags),
+            Change::TrustNotes => self.is_noted(),
+            _ => true,
+        }
+    }
+
     /// How much fits.
     #[must_use]
     pub fn limits(&self) -> Limits {
@@ -233,6 +268,8 @@ impl<A: Ip> Tables<A> {
     /// Notes a change; returns the number that may have lost its last entry by it.
     fn record(&mut self, change: &Change<A>) -> Option<u32> {
         match change {
+            Change::Note { word, value } => self.noted.set(*word, *value),
+            Change::TrustNotes => self.noted.trust(),
             Change::WriteSet { base, backends } => self.sets.written(*base, backends.clone()),
             Change::AddServing(key) => self.record_serving(*key),
             Change::RemoveServing(key) => {

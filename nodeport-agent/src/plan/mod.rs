@@ -13,6 +13,7 @@ mod family;
 mod flags;
 mod ids;
 mod installed;
+mod noted;
 mod refusal;
 mod sets;
 mod slots;
@@ -29,6 +30,7 @@ pub use family::{
 pub use flags::{address_flag_names, frontend_flag_names};
 pub use ids::Ids;
 pub use installed::{Installed, Tables};
+pub use noted::Noted;
 pub use refusal::{Reason, Refused};
 pub use sets::Sets;
 pub use slots::{Resting, Slots};

@@ -17,6 +17,15 @@ use super::flags::{address_flag_names, frontend_flag_names};
 /// One change of the maps of one address family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change<A> {
+    /// Let programs look for front ends at more destinations: a word of `NOTED`, with more bits than before.
+    Note {
+        /// Index of the word.
+        word: u32,
+        /// Its new value.
+        value: u64,
+    },
+    /// Let programs go by the bits of `NOTED`, which are complete.
+    TrustNotes,
     /// Write a whole set into free slots of `BACKENDS`.
     WriteSet {
         /// First slot.
@@ -73,6 +82,10 @@ pub enum Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
+    /// [`Change::Note`].
+    Note,
+    /// [`Change::TrustNotes`].
+    TrustNotes,
     /// [`Change::WriteSet`].
     WriteSet,
     /// [`Change::AddServing`].
@@ -112,6 +125,8 @@ impl<A: Ip> Change<A> {
     #[must_use]
     pub fn action(&self) -> Action {
         match self {
+            Self::Note { .. } => Action::Note,
+            Self::TrustNotes => Action::TrustNotes,
             Self::WriteSet { .. } => Action::WriteSet,
             Self::AddServing(_) => Action::AddServing,
             Self::PutFrontend { .. } => Action::PutFrontend,
@@ -128,6 +143,7 @@ impl<A: Ip> Change<A> {
     #[must_use]
     pub fn map(&self) -> &'static str {
         match self {
+            Self::Note { .. } | Self::TrustNotes => A::NOTED,
             Self::WriteSet { .. } => A::BACKENDS,
             Self::AddServing(_) | Self::RemoveServing(_) => A::SERVING,
             Self::AddSource(_) | Self::RemoveSource(_) => A::SOURCES,
@@ -194,6 +210,8 @@ impl<A: Ip> fmt::Display for Change<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.map())?;
         match self {
+            Self::Note { word, value } => write!(f, "note word {word} = {value:#018x}"),
+            Self::TrustNotes => f.write_str("all is noted"),
             Self::WriteSet { base, backends } => {
                 write!(f, "write slots {}", Slots(*base, backends.len() as u32))?;
                 let mut separator = ": ";

@@ -14,6 +14,7 @@ use super::family::{Ip, protocol_name, serving_key, socket_address, source_key, 
 use super::flags::{address_flag_names, address_flags_of, frontend_flag_names, frontend_flags_of};
 use super::ids::Ids;
 use super::installed::{Installed, Tables};
+use super::noted::Noted;
 use super::step::Action;
 
 /// What is in the maps.
@@ -287,7 +288,21 @@ fn contents<A: Ip>(state: &FamilyState) -> Result<Contents<A>, StateError> {
         let key = source_key(view.service, view.range).ok_or(StateError::Family(ip))?;
         contents.sources.push(key);
     }
+    contents.noted = noted(&contents);
     Ok(contents)
+}
+
+/// A state that is installed is noted; the document does not repeat it.
+fn noted<A: Ip>(contents: &Contents<A>) -> Vec<u64> {
+    let mut noted = Noted::adopt(&[]);
+    for (key, _) in &contents.frontends {
+        noted.frontend(key);
+    }
+    for (address, value) in &contents.addresses {
+        noted.address(*address, value.flags);
+    }
+    noted.trust();
+    noted.words().to_vec()
 }
 
 /// Puts a set into the slots where it was.

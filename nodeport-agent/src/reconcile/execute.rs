@@ -5,12 +5,12 @@
 
 use std::collections::HashSet;
 
-use nodeport_common::Address;
+use nodeport_common::{Address, NOTED_TRUST, NOTED_TRUSTED};
 
 use super::report::{Failed, Report};
 use crate::maps::{
-    Addresses, Backends, Entry, Frontends, HashMap, IpBytes, Map, Partial, Serving, Sources, Store,
-    StoreError,
+    Addresses, Backends, Entry, Frontends, HashMap, IpBytes, Map, NotedPlaces, Partial, Serving,
+    Sources, Store, StoreError,
 };
 use crate::model::desired::Family;
 use crate::plan::{Action, Change, Installed, Plan, Planned, Step};
@@ -66,8 +66,8 @@ impl<'a, S: Store> Execution<'a, S> {
     fn ready<'p>(&mut self, steps: impl IntoIterator<Item = &'p Planned>) -> Vec<&'p Planned> {
         let mut ready = Vec::new();
         for planned in steps {
-            if let Some(base) = self.missing(&planned.step) {
-                self.fail(planned, format!("the set at slot {base} was not written"));
+            if let Some(missing) = self.missing(&planned.step) {
+                self.fail(planned, missing);
             } else if !self.is_stopped(planned) {
                 ready.push(planned);
             }
@@ -75,8 +75,16 @@ impl<'a, S: Store> Execution<'a, S> {
         ready
     }
 
-    /// The set that a step names and that was not written.
-    fn missing(&self, step: &Step) -> Option<u32> {
+    /// What a step relies on and that was not written.
+    fn missing(&self, step: &Step) -> Option<String> {
+        let noted = match step {
+            Step::V4(change) => self.installed.v4().allows(change),
+            Step::V6(change) => self.installed.v6().allows(change),
+            Step::RaiseEndpointGeneration => true,
+        };
+        if !noted {
+            return Some("what it needs could not be noted".to_owned());
+        }
         let (Step::V4(Change::PutFrontend { value, .. })
         | Step::V6(Change::PutFrontend { value, .. })) = step
         else {
@@ -88,6 +96,7 @@ impl<'a, S: Store> Execution<'a, S> {
             .filter(|&(_, len)| len > 0)
             .map(|(base, _)| base)
             .find(|&base| self.unwritten.contains(&(family, base)))
+            .map(|base| format!("the set at slot {base} was not written"))
     }
 
     /// Whether an earlier step of the same service port failed. Sets are written all the same: others may share them.
@@ -145,6 +154,7 @@ impl<'a, S: Store> Execution<'a, S> {
         let steps = changes.clone().count();
         let written = match action {
             Action::WriteSet => return self.write_sets(changes),
+            Action::Note | Action::TrustNotes => self.put::<NotedPlaces<A>, A>(changes, note),
             Action::PutFrontend => self.put::<Frontends<A>, A>(changes, |change| match change {
                 Change::PutFrontend { key, value } => Some((*key, *value)),
                 _ => None,
@@ -230,6 +240,15 @@ impl<'a, S: Store> Execution<'a, S> {
                 (sets, Some(error))
             }
         }
+    }
+}
+
+/// The entry of `NOTED` that a change writes.
+fn note<A>(change: &Change<A>) -> Option<(u32, u64)> {
+    match change {
+        Change::Note { word, value } => Some((*word, *value)),
+        Change::TrustNotes => Some((NOTED_TRUST, NOTED_TRUSTED)),
+        _ => None,
     }
 }
 

@@ -4,6 +4,7 @@ mod audit;
 mod build;
 mod kernel;
 mod limits;
+mod notes;
 mod properties;
 mod scale;
 mod stories;

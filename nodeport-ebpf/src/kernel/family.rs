@@ -9,8 +9,8 @@ use nodeport_ebpf::scratch::Scratch;
 use nodeport_ebpf::wire::parse::Parse;
 
 use super::maps::{
-    self, Addresses, Affinities, Backends, Flows, Fragments, Frontends, Lines, Pending, Scratches,
-    Serving, SocketTable, Sources,
+    self, Addresses, Affinities, Backends, Flows, Fragments, Frontends, Lines, NotedPlaces,
+    Pending, Scratches, Serving, SocketTable, Sources,
 };
 
 /// A family as the kernel's tables know it.
@@ -30,6 +30,7 @@ pub(crate) trait KernelFamily: Parse {
     fn pending() -> &'static Pending<Self>;
     fn fragments() -> &'static Fragments<Self>;
     fn lines() -> &'static Lines<Self>;
+    fn noted() -> &'static NotedPlaces;
     fn scratch() -> &'static Scratches<Self>;
     fn sockets() -> &'static SocketTable<Self>;
 
@@ -76,6 +77,9 @@ impl KernelFamily for V4 {
     }
     fn lines() -> &'static Lines<V4> {
         &maps::LINES4
+    }
+    fn noted() -> &'static NotedPlaces {
+        &maps::NOTED4
     }
     fn scratch() -> &'static Scratches<V4> {
         &maps::SCRATCH4
@@ -140,6 +144,9 @@ impl KernelFamily for V6 {
     }
     fn lines() -> &'static Lines<V6> {
         &maps::LINES6
+    }
+    fn noted() -> &'static NotedPlaces {
+        &maps::NOTED6
     }
     fn scratch() -> &'static Scratches<V6> {
         &maps::SCRATCH6

@@ -7,8 +7,8 @@ use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingB
 use aya_ebpf::macros::btf_map;
 use nodeport_common::{
     Address, Affinity, AffinityKey, Backend, Bind, Control, Counters, Device, FlowKey, FragmentKey,
-    FragmentPorts, Frontend, FrontendKey, Hook, LINES_LEN, SNAT_CURSORS_LEN, ServingKey, Socket,
-    SocketKey, TokenBucket, V4, V6,
+    FragmentPorts, Frontend, FrontendKey, Hook, LINES_LEN, NOTED_LEN, SNAT_CURSORS_LEN, ServingKey,
+    Socket, SocketKey, TokenBucket, V4, V6,
 };
 use nodeport_ebpf::scratch::Scratch;
 use nodeport_ebpf::tables::{Entry, Line};
@@ -26,6 +26,7 @@ pub(crate) type Backends<A> = Array<Backend<A>, 262_144>;
 pub(crate) type Serving<A> = HashMap<ServingKey<A>, u32, 262_144, ON_DEMAND>;
 pub(crate) type Affinities<A> = LruHashMap<AffinityKey<A>, Affinity<A>, 65536>;
 pub(crate) type Sources<A> = LpmTrie<Source<A>, u32, 65536>;
+pub(crate) type NotedPlaces = Array<u64, { NOTED_LEN as usize }>;
 pub(crate) type Flows<A> = HashMap<FlowKey<A>, Entry<A>, 262_144, ON_DEMAND>;
 pub(crate) type Pending<A> = LruHashMap<FlowKey<A>, Entry<A>, 65536>;
 pub(crate) type SocketTable<A> = LruHashMap<SocketKey<A>, Socket<A>, 65536>;
@@ -88,6 +89,10 @@ pub(crate) static AFFINITY6: Affinities<V6> = LruHashMap::new();
 pub(crate) static SOURCES4: Sources<V4> = LpmTrie::new();
 #[btf_map]
 pub(crate) static SOURCES6: Sources<V6> = LpmTrie::new();
+#[btf_map]
+pub(crate) static NOTED4: NotedPlaces = Array::new();
+#[btf_map]
+pub(crate) static NOTED6: NotedPlaces = Array::new();
 #[btf_map]
 pub(crate) static FLOWS4: Flows<V4> = HashMap::new();
 #[btf_map]

@@ -11,7 +11,8 @@ use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::generated;
 use nodeport_common::{
     Affinity, AffinityKey, Backend, Control, Device, FlowKey, FragmentKey, FragmentPorts, Frontend,
-    FrontendKey, Hook, NextHop, ServingKey, SourceRangeKey, control_flags, device_flags, protocol,
+    FrontendKey, Hook, NOTED_TRUST, NOTED_TRUSTED, NextHop, NotedBit, ServingKey, SourceRangeKey,
+    control_flags, device_flags, protocol,
 };
 use nodeport_ebpf::tables::{
     Entry, InsertError, Line, Route, RouteQuery, RouteStatus, Services, Tables,
@@ -231,6 +232,16 @@ impl<A: KernelFamily, H: AtHook> Tables<A> for KernelTables<H> {
     #[inline(never)]
     fn disturb(&self, key: &FlowKey<A>) {
         lines::disturb(select::hash(key, self.control.seed));
+    }
+
+    #[inline(always)]
+    fn may_be_frontend(&self, key: &FlowKey<A>) -> bool {
+        // Written by the agent alone, a word at a time, with more bits than before.
+        let word = |index| A::noted().get(index).copied();
+        let is_noted = |at: NotedBit| word(at.word).is_none_or(|word| word & at.bit != 0);
+        is_noted(NotedBit::of_address(select::place(&key.destination)))
+            && is_noted(NotedBit::of_port(key.destination_port))
+            || word(NOTED_TRUST) != Some(NOTED_TRUSTED)
     }
 
     #[inline(always)]

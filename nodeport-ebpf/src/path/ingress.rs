@@ -2,7 +2,7 @@
 //!
 //! 1. Parse. What is not plain IP to us goes on unmodified, with an outcome that says why.
 //! 2. ICMP errors about our flows are translated with what they quote.
-//! 3. A destination that no flow ever had and that is no front end: the packet goes on untouched, after one lookup.
+//! 3. A destination that no flow ever had and that no front end has: the packet goes on untouched, without a lookup.
 //! 4. An established flow: one lookup, rewrite, next hop, done. By XDP, a busy one's from a line of this CPU, without a lookup.
 //! 5. A pending flow: the same; its third leg moves it to the established table.
 //! 6. Neither: is the destination a front end? Then a flow is opened.
@@ -10,7 +10,7 @@
 //! The lookup of flows comes before that of front ends, so that a reply to a translated packet can never be taken for a request
 //! (edge-cases A4); step 3 comes to the same, because there is neither. XDP runs the same code and leaves to TC whatever it cannot finish.
 
-use nodeport_common::{Hook, Outcome, device_flags, protocol};
+use nodeport_common::{FlowKey, Hook, Outcome, device_flags, protocol};
 
 use super::{Stop, Verdict, conclude, known, line, opening};
 use crate::nat::icmp;
@@ -51,7 +51,7 @@ fn run<A: Parse, P: Packet, T: Tables<A>>(
         return Err(Outcome::OtherProtocol.into());
     }
     read_segment(packet, tables, scratch)?;
-    if is_foreign(tables, scratch) {
+    if is_foreign(tables, &scratch.segment.key) {
         return Err(Outcome::Untouched.into());
     }
     if let Some(verdict) = line::carry(packet, tables, scratch)? {
@@ -67,11 +67,10 @@ fn run<A: Parse, P: Packet, T: Tables<A>>(
 /// Whether the packet is none of ours, as far as can be told cheaply: most packets of a node. They come by uplinks; elsewhere, replies that
 /// await egress are told from them.
 #[inline(always)]
-fn is_foreign<A: Family, T: Tables<A>>(tables: &T, scratch: &mut Scratch<A>) -> bool {
-    let key = &scratch.segment.key;
+fn is_foreign<A: Family, T: Tables<A>>(tables: &T, key: &FlowKey<A>) -> bool {
     tables.device().flags & device_flags::UPLINK != 0
         && !tables.may_have_flows(key)
-        && opening::find(tables, key, &mut scratch.frontend).is_none()
+        && !tables.may_be_frontend(key)
 }
 
 /// The entry of the packet's flow, if it has one that is not over.

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use nodeport_common::{
     Address, Affinity, AffinityKey, Backend, Control, Device, FlowKey, FragmentKey, FragmentPorts,
     Frontend, FrontendKey, Hook, LINES_LEN, NextHop, ServingKey, Socket, SocketKey, SourceRangeKey,
-    V4, V6, device_flags,
+    V4, V6, address_flags, device_flags,
 };
 
 use super::map::Map;
@@ -263,6 +263,13 @@ impl<A: SimFamily, const HOOK: usize> Tables<A> for View<'_, A, HOOK> {
     fn disturb(&self, key: &FlowKey<A>) {
         let place = select::hash(key, self.node.control.seed) >> 16;
         *self.tables.epochs.borrow_mut().entry(place).or_default() += 1;
+    }
+
+    fn may_be_frontend(&self, key: &FlowKey<A>) -> bool {
+        let mut ports = self.tables.frontends.keys().map(|frontend| frontend.port);
+        let flags = self.address(&key.destination);
+        flags & (address_flags::NODE_PORT | address_flags::VIRTUAL) != 0
+            && ports.any(|port| port == key.destination_port)
     }
 
     fn flow(&self, key: &FlowKey<A>) -> Option<&Entry<A>> {

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use nodeport_common::{V4, V6};
+use nodeport_common::{NOTED_TRUST, NOTED_TRUSTED, NotedBit, V4, V6, address_flags, noted_place};
 
 use super::build::TestClock;
 use super::view::{Seen, View, seen};
 use crate::maps::{
-    ArrayMap, Bytes, Entry, Frontends, HashMap, IpBytes, Map, Partial, Store, StoreError,
+    Addresses, ArrayMap, Bytes, Entry, Frontends, HashMap, IpBytes, Map, NotedPlaces, Partial,
+    Store, StoreError,
 };
 use crate::reconcile::{Clock, GRACE};
 
@@ -91,8 +92,40 @@ impl<S: Store> AuditStore<S> {
             }
             assert!(!found.is_empty(), "{name} is open to nobody");
         }
+        self.check_noted::<V4>();
+        self.check_noted::<V6>();
         self.note_named::<V4>();
         self.note_named::<V6>();
+    }
+
+    /// Once the notes are trusted, programs find every front end and address by them.
+    fn check_noted<A: IpBytes>(&self) {
+        let word = |index: u32| self.inner.get::<NotedPlaces<A>>(&index).expect("readable");
+        if word(NOTED_TRUST) != Some(NOTED_TRUSTED) {
+            return;
+        }
+        let check = |at: NotedBit, what: &dyn std::fmt::Debug| {
+            let bits = word(at.word).expect("in range");
+            assert!(bits & at.bit != 0, "{what:?} is not noted");
+        };
+        let place = |address: A| match address.ip() {
+            std::net::IpAddr::V4(ip) => noted_place([u32::from(ip)]),
+            std::net::IpAddr::V6(ip) => {
+                let words = ip.octets();
+                let (words, _) = words.as_chunks::<4>();
+                noted_place::<4>(std::array::from_fn(|index| {
+                    u32::from_be_bytes(words[index])
+                }))
+            }
+        };
+        for (key, _) in self.inner.entries::<Frontends<A>>().expect("readable") {
+            check(NotedBit::of_port(key.port), &key);
+        }
+        for (address, value) in self.inner.entries::<Addresses<A>>().expect("readable") {
+            if value.flags & (address_flags::NODE_PORT | address_flags::VIRTUAL) != 0 {
+                check(NotedBit::of_address(place(address)), &address.ip());
+            }
+        }
     }
 
     fn note_named<A: IpBytes>(&mut self) {

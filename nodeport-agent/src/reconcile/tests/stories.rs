@@ -55,10 +55,17 @@ fn node_port(reconciler: &Audited, port: u16) -> Option<Frontend> {
 fn a_new_service_is_written_slots_first_and_its_address_last() {
     let (mut reconciler, _) = reconciler(MemoryStore::new());
     let written = apply(&mut reconciler, &[web()]);
-    // ClusterIP and NodePort share one set of two slots. The NodePort of the other family has no endpoints.
+    // The ClusterIP and both ports are noted, and that this is all. ClusterIP and NodePort share one set of two slots. The NodePort of the
+    // other family has no endpoints.
     assert_eq!(
         written,
         [
+            "NOTED4",
+            "NOTED4",
+            "NOTED4",
+            "NOTED4",
+            "NOTED6",
+            "NOTED6",
             "BACKENDS4",
             "BACKENDS4",
             "FRONTENDS4",
@@ -306,7 +313,7 @@ fn one_change_among_many_services_writes_only_that_set_and_its_front_ends() {
 #[test]
 fn a_failed_write_stops_only_its_service_and_the_next_pass_goes_on() {
     let mut reconciler = Reconciler::adopt(
-        FaultyStore::new(MemoryStore::new(), Faults::At([1].into())),
+        FaultyStore::new(MemoryStore::new(), Faults::At([7].into())),
         TestClock::default(),
     )
     .expect("readable");

@@ -55,6 +55,12 @@ fn a_plan_reads_as_what_will_be_done() {
     assert_eq!(
         lines,
         [
+            "-: NOTED4: note word 940 = 0x0000000000008000",
+            "-: NOTED4: note word 1025 = 0x0000000000010000",
+            "-: NOTED4: note word 1494 = 0x0000000000000001",
+            "-: NOTED4: all is noted",
+            "-: NOTED6: note word 1494 = 0x0000000000000001",
+            "-: NOTED6: all is noted",
             "default/dns UDP: BACKENDS4: write slots 0-1: 10.1.0.1:53, 10.1.0.2:53 (local)",
             "default/web TCP: BACKENDS4: write slots 2: 10.1.0.1:8080",
             "default/web TCP: BACKENDS6: write slots 0: [fd01::2]:8080 (local)",
@@ -69,7 +75,7 @@ fn a_plan_reads_as_what_will_be_done() {
             "-: CONTROL: raise the endpoint generation",
         ]
     );
-    let first = serde_json::to_value(&views[0]).expect("serializable");
+    let first = serde_json::to_value(&views[6]).expect("serializable");
     assert_eq!(
         first,
         json!({
