@@ -339,6 +339,12 @@ pub trait Tables<A: Copy>: Services<A> {
     /// Whether packets to this destination may be for a front end: its address and its port, or others that together look like them, are
     /// noted. Cheaper than a lookup.
     fn may_be_frontend(&self, key: &FlowKey<A>) -> bool;
+    /// Whether packets from this source may be replies that are translated at egress: [`Tables::note_reply`] was called for it once, or for
+    /// others that together look like it. Cheaper than a lookup.
+    fn may_be_reply(&self, key: &FlowKey<A>) -> bool;
+    /// Notes, for ever, how replies are told: those that go past the stack by their destination, as others; those that are translated at
+    /// egress by their source, a backend.
+    fn note_reply(&self, key: &FlowKey<A>, at_egress: bool);
     /// An established flow's entry.
     fn flow(&self, key: &FlowKey<A>) -> Option<&Entry<A>>;
     /// A pending flow's entry.

@@ -58,8 +58,11 @@ pub(crate) static SNAT_CURSORS: Array<u32, { SNAT_CURSORS_LEN as usize }> = Arra
 /// Rows of [`DESTINATIONS`].
 pub(crate) const ADDRESS_ROW: u32 = 0;
 pub(crate) const PORT_ROW: u32 = 1;
+/// The same for the sources of replies that are translated at egress. A map that an earlier agent left has no such rows.
+pub(crate) const REPLY_ADDRESS_ROW: u32 = 2;
+pub(crate) const REPLY_PORT_ROW: u32 = 3;
 #[btf_map]
-pub(crate) static DESTINATIONS: Array<[Cell<u8>; 65536], 2> = Array::new();
+pub(crate) static DESTINATIONS: Array<[Cell<u8>; 65536], 4> = Array::new();
 #[btf_map]
 pub(crate) static REJECTS: PerCpuArray<TokenBucket, 1> = PerCpuArray::new();
 #[btf_map]

@@ -23,7 +23,8 @@ use super::devices::known;
 use super::family::KernelFamily;
 use super::lines;
 use super::maps::{
-    ADDRESS_ROW, CONTROL, DESTINATIONS, DEVICES, FIB, PORT_ROW, REJECTS, SNAT_CURSORS, Source,
+    ADDRESS_ROW, CONTROL, DESTINATIONS, DEVICES, FIB, PORT_ROW, REJECTS, REPLY_ADDRESS_ROW,
+    REPLY_PORT_ROW, SNAT_CURSORS, Source,
 };
 
 const _: () = assert!(BPF_F_NO_PREALLOC == 1);
@@ -123,6 +124,35 @@ fn status(result: i64) -> RouteStatus {
     }
 }
 
+/// Whether both bytes of an address and a port (network order) are set, in these rows of `DESTINATIONS`. What is not there may be.
+#[inline(always)]
+fn is_noted<A: KernelFamily>(
+    [address_row, port_row]: [u32; 2],
+    address: &A,
+    port: [u8; 2],
+) -> bool {
+    let is_set = |row, place: u16| {
+        let row = DESTINATIONS.get(row).map(|row| row.get(usize::from(place)));
+        row.flatten().is_none_or(|byte| byte.get() != 0)
+    };
+    is_set(address_row, select::place(address)) && is_set(port_row, u16::from_be_bytes(port))
+}
+
+/// Sets the byte of an address, by its place, and of a port. A byte for each, because two CPUs that set bits of one word may lose one.
+#[inline(always)]
+fn note([address_row, port_row]: [u32; 2], place: u16, port: [u8; 2]) {
+    let set = |row, place: u16| {
+        if let Some(row) = DESTINATIONS.get(row)
+            && let Some(byte) = row.get(usize::from(place))
+            && byte.get() == 0
+        {
+            byte.set(1);
+        }
+    };
+    set(address_row, place);
+    set(port_row, u16::from_be_bytes(port));
+}
+
 impl<A: KernelFamily, H> Services<A> for KernelTables<H> {
     #[inline(always)]
     fn control(&self) -> &Control {
@@ -192,27 +222,33 @@ impl<A: KernelFamily, H: AtHook> Tables<A> for KernelTables<H> {
 
     #[inline(always)]
     fn may_have_flows(&self, key: &FlowKey<A>) -> bool {
-        let is_noted = |row, place: u16| {
-            let row = DESTINATIONS.get(row).map(|row| row.get(usize::from(place)));
-            row.flatten().is_none_or(|byte| byte.get() != 0)
-        };
-        is_noted(ADDRESS_ROW, select::place(&key.destination))
-            && is_noted(PORT_ROW, u16::from_be_bytes(key.destination_port))
+        let (address, port) = (&key.destination, key.destination_port);
+        is_noted([ADDRESS_ROW, PORT_ROW], address, port)
     }
 
     #[inline(always)]
     fn note_destination(&self, key: &FlowKey<A>) {
-        // A byte for each, because two CPUs that set bits of one word may lose one.
-        let note = |row, place: u16| {
-            if let Some(row) = DESTINATIONS.get(row)
-                && let Some(byte) = row.get(usize::from(place))
-                && byte.get() == 0
-            {
-                byte.set(1);
-            }
+        let place = select::place(&key.destination);
+        note([ADDRESS_ROW, PORT_ROW], place, key.destination_port);
+    }
+
+    #[inline(always)]
+    fn may_be_reply(&self, key: &FlowKey<A>) -> bool {
+        let (address, port) = (&key.source, key.source_port);
+        is_noted([REPLY_ADDRESS_ROW, REPLY_PORT_ROW], address, port)
+    }
+
+    #[inline(always)]
+    fn note_reply(&self, key: &FlowKey<A>, at_egress: bool) {
+        // Chosen before, so that the verifier walks through `note` once.
+        let (rows, address, port) = if at_egress {
+            let rows = [REPLY_ADDRESS_ROW, REPLY_PORT_ROW];
+            (rows, select::place(&key.source), key.source_port)
+        } else {
+            let rows = [ADDRESS_ROW, PORT_ROW];
+            (rows, select::place(&key.destination), key.destination_port)
         };
-        note(ADDRESS_ROW, select::place(&key.destination));
-        note(PORT_ROW, u16::from_be_bytes(key.destination_port));
+        note(rows, address, port);
     }
 
     #[inline(always)]

@@ -42,6 +42,10 @@ fn run<A: Parse, P: Packet, T: Tables<A>>(
     }
     ingress::read_segment(packet, tables, scratch)?;
     let key = &scratch.segment.key;
+    // Most packets that leave are no replies, those on their way to a Pod among them.
+    if !tables.may_be_reply(key) {
+        return Err(Outcome::Untouched.into());
+    }
     let entry = tables
         .flow(key)
         .or_else(|| tables.pending(key))

@@ -227,15 +227,12 @@ fn open<'t, A: Family, T: Tables<A>>(
     reply_key.destination_port = key.source_port;
     reply_key.protocol = key.protocol;
     reply_key.pad = [0; 3];
-    // Noted before the entries are there, so that no packet of the flow can come before. Replies that the stack translates at egress are
-    // looked for there.
+    // Noted before the first packet goes on, so that no other of the flow can come before.
     tables.note_destination(key);
     write_reply(tables, key, flags | way, blank);
     let port = ports::take(tables, reply_key, blank, !redirect).map_err(Stop::Drop)?;
 
-    if redirect {
-        tables.note_destination(reply_key);
-    }
+    tables.note_reply(reply_key, !redirect);
     start(tables, flags | way, blank);
     blank.source = *source;
     blank.source_port = port;

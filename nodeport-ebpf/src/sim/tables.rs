@@ -83,6 +83,8 @@ pub struct FamilyTables<A: SimFamily> {
     pub addresses_noted: RefCell<BTreeSet<A>>,
     /// `DESTINATIONS`: ports, network order.
     pub ports_noted: RefCell<BTreeSet<[u8; 2]>>,
+    /// `DESTINATIONS`: addresses and ports of backends whose replies are translated at egress.
+    pub replies_noted: RefCell<BTreeSet<(A, [u8; 2])>>,
     /// `SOCKETS`.
     pub sockets_known: Map<SocketKey<A>, Socket<A>>,
     /// `PENDING`.
@@ -113,6 +115,7 @@ impl<A: SimFamily> Default for FamilyTables<A> {
             flows: Map::hash(262_144),
             addresses_noted: RefCell::default(),
             ports_noted: RefCell::default(),
+            replies_noted: RefCell::default(),
             sockets_known: Map::lru(65536),
             pending: Map::lru(65536),
             lines: Map::hash(LINES_LEN as usize),
@@ -270,6 +273,19 @@ impl<A: SimFamily, const HOOK: usize> Tables<A> for View<'_, A, HOOK> {
         let flags = self.address(&key.destination);
         flags & (address_flags::NODE_PORT | address_flags::VIRTUAL) != 0
             && ports.any(|port| port == key.destination_port)
+    }
+
+    fn may_be_reply(&self, key: &FlowKey<A>) -> bool {
+        let noted = self.tables.replies_noted.borrow();
+        noted.contains(&(key.source, key.source_port))
+    }
+
+    fn note_reply(&self, key: &FlowKey<A>, at_egress: bool) {
+        if !at_egress {
+            return self.note_destination(key);
+        }
+        let mut noted = self.tables.replies_noted.borrow_mut();
+        noted.insert((key.source, key.source_port));
     }
 
     fn flow(&self, key: &FlowKey<A>) -> Option<&Entry<A>> {

@@ -32,6 +32,26 @@ fn move_peer<A: Places>(world: &mut World<A>, mac: [u8; 6]) {
 const NEW_MAC: [u8; 6] = [2, 0, 0, 0, 9, 99];
 
 both! {
+    /// A reply that the stack carries is known at egress by its source, a backend: noted when its flow is made, and asked before any lookup.
+    fn at_egress_only_what_a_backend_sends_is_looked_up<A>() {
+        let mut world = World::<A>::new().node_port(&[(A::local(1), TARGET)]);
+        let client = (A::client(1), 40000);
+        let syn = Build::tcp(client, (A::NODE, NODE_PORT), SYN);
+        world.enters(UPLINK, &syn).is(Outcome::ToLocalBackend);
+        assert!(world.tables_mut().replies_noted.borrow().iter().eq([&(A::local(1), TARGET.to_be_bytes())]));
+        let reply = Build::tcp((A::local(1), TARGET), client, ACK | PSH);
+        world.leaves(UPLINK, &reply).is(Outcome::ReplyFromStack);
+        world.tables_mut().replies_noted.borrow_mut().clear();
+        world.leaves(UPLINK, &reply).is(Outcome::Untouched);
+    }
+
+    /// A flow that goes past the stack has no reply at egress, and nothing to be noted there.
+    fn a_flow_past_the_stack_notes_no_reply<A>() {
+        let mut world = node_port::<A>();
+        world.connect((A::client(1), 40000), (A::NODE, NODE_PORT));
+        assert!(world.tables_mut().replies_noted.borrow().is_empty());
+    }
+
     /// The frame leaves with the link-layer addresses of the next hop; XDP does all of it alone, both ways.
     fn xdp_does_it_alone<A>() {
         let world = node_port::<A>();
