@@ -232,6 +232,9 @@ pub struct RunArgs {
     /// Shortest time between two updates of the maps; none unless given (also in KubeProxyConfiguration)
     #[arg(long, value_name = "DURATION")]
     pub min_sync_period: Option<GoDuration>,
+    /// Send packets for Pods of this node, and their replies, from device to device, past the host's stack and its firewall
+    #[arg(long)]
+    pub redirect_local: bool,
     /// Sockets.
     #[command(flatten)]
     pub sockets: SocketArgs,

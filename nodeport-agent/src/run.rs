@@ -106,6 +106,7 @@ pub fn run(args: &RunArgs, settings: &Settings, file: Option<&ConfigFile>) -> Re
         xdp: args.xdp,
         tc: None,
         sizes: args.sizes,
+        redirect_local: args.redirect_local,
         sockets: args.sockets.clone(),
         node_ports: args.service_node_port_range,
         log: args.datapath_log,
@@ -238,7 +239,7 @@ impl Agent {
         if config.sockets.hold_node_ports {
             self.spawn("refusals", Refusals::open(&pins)?.tell());
         }
-        let control = ControlMap::open(&pins, config.node_ports, &config.sockets)?;
+        let control = ControlMap::open(&pins, config)?;
         let control = Arc::new(control);
         let sockets = cover_sockets(&mut loaded, &pins, &config.sockets);
         for problem in sockets.error.iter().chain(&sockets.warning) {

@@ -22,6 +22,7 @@ fn config() -> Config {
         xdp: XdpPolicy::Auto,
         tc: None,
         sizes: Sizes::default(),
+        redirect_local: false,
         sockets: SocketArgs::default(),
         node_ports: "30000-32767".parse().expect("a range"),
         log: DatapathLog::Off,
@@ -131,7 +132,7 @@ fn programs_load_and_maps_are_pinned() {
         let config = config();
         let pins = Pins::new(&config.pin_dir);
         let mut loaded = load(OBJECT, &pins, &config).expect("loaded");
-        let control = ControlMap::open(&pins, config.node_ports, &config.sockets).expect("control");
+        let control = ControlMap::open(&pins, &config).expect("control");
         assert_eq!(control.get().hz, kernel::hz());
         let before = loaded.jiffies().expect("jiffies");
         std::thread::sleep(std::time::Duration::from_millis(500));

@@ -82,6 +82,7 @@ fn config() -> Config {
         xdp: XdpPolicy::Off,
         tc: None,
         sizes: Sizes::default(),
+        redirect_local: false,
         sockets: SocketArgs::default(),
         node_ports: PortRange {
             first: 30000,

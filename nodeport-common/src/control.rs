@@ -58,6 +58,8 @@ pub mod control_flags {
     pub const LOOPBACK_NODE_PORTS: u32 = 1 << 2;
     /// Processes of the node are refused ports that are live NodePorts.
     pub const HOLD_NODE_PORTS: u32 = 1 << 3;
+    /// Packets for backends of this node go straight to the backend's device, past the host's stack, and so do the replies.
+    pub const REDIRECT_LOCAL: u32 = 1 << 4;
 }
 
 /// A device that a program is attached to, or that packets are redirected to. 40 bytes.

@@ -76,11 +76,11 @@ outcomes! {
     /// Matches a flow that is translated when it leaves the host's stack; goes on unmodified until then. Uplinks do not
     /// look for such flows.
     AwaitsEgress, awaits_egress;
-    /// Translated towards a backend on this node; the host's stack delivers it. A socket's destination likewise.
+    /// Translated towards a backend on this node; the host's stack delivers it, or it goes straight to its device. A socket's destination likewise.
     ToLocalBackend, to_local_backend;
     /// Translated towards a backend through the host's stack, the client's address kept. A socket's destination likewise.
     ToRoutedBackend, to_routed_backend;
-    /// Translated towards a backend with our source address, and redirected to its next hop.
+    /// Translated towards a backend elsewhere with our source address, and redirected to its next hop.
     ToRemoteBackend, to_remote_backend;
     /// A reply, translated back, and redirected to its next hop.
     ReplyRedirected, reply_redirected;

@@ -1,8 +1,9 @@
 //! Hosts with a firewall of their own (edge-cases H3).
 
+use nodeport_tests::clients::{self, Options, Verdict};
 use nodeport_tests::{Family, LabSpec, Netns};
 
-use crate::world::{DNS, WEB, World};
+use crate::world::{DNS, WEB, World, seen, web_and_dns};
 
 /// What docker (policy drop), kube-proxy and many administrators (drop of invalid), and CNIs (accept Pods, masquerade what
 /// Pods send out of the cluster) leave on a node.
@@ -102,5 +103,50 @@ fn unknown_neighbours_are_found_behind_a_firewall() {
             .sh("ip neigh flush all")
             .expect("neighbours are forgotten");
         all_flows_work(&world, &["n1"]);
+    }
+}
+
+/// With `--redirect-local` packets of clients outside and of Pods to this node's Pods, and their replies, go from device to device, so that no
+/// rule of the host sees them; without it the same firewall stops them. The Pod sees its client either way.
+#[test]
+fn redirect_local_passes_the_hosts_firewall_by() {
+    for (xdp, arguments, passes) in [
+        ("native", "--redirect-local --socket-lb=off", true),
+        ("off", "--redirect-local --socket-lb=off", true),
+        ("native", "--socket-lb=off", false),
+    ] {
+        let world = World::with(
+            LabSpec::nodes(1),
+            |spec| spec.xdp(xdp).arguments(arguments),
+            |lab, manifest| web_and_dns(lab, manifest, &["n1-p1"]),
+        );
+        world.warm_up("n1");
+        let node = world.lab.node("n1");
+        load(&node.netns, DROP_ALL);
+        let pod = node.inside(&node.pod(2).netns);
+        for family in Family::BOTH {
+            for from in [&world.lab.client, &pod] {
+                let to = world.node_port("n1", family, WEB);
+                if !passes {
+                    let verdict = clients::http(from, to, Options::default()).expect("curl runs");
+                    assert_eq!(verdict, Verdict::Silent, "{arguments} {xdp}");
+                    continue;
+                }
+                let (counted, answer) = world.counted("n1", || world.http(from, to));
+                assert_eq!(answer.name, "n1-p1");
+                let total = |outcome| {
+                    let hooks = ["xdp", "tc_ingress", "tc_egress"];
+                    hooks
+                        .map(|hook| counted.get(hook, outcome))
+                        .iter()
+                        .sum::<u64>()
+                };
+                assert!(total("to_local_backend") > 0, "{counted:?}");
+                assert!(total("reply_redirected") > 0, "{counted:?}");
+                assert_eq!(total("reply_from_stack"), 0, "{counted:?}");
+                let client = seen(&answer);
+                assert!(node.own_addresses().all(|own| own != client), "{answer:?}");
+            }
+        }
     }
 }

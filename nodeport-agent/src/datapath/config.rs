@@ -130,6 +130,8 @@ pub struct Config {
     pub sizes: Sizes,
     /// Range of port numbers of NodePorts.
     pub node_ports: PortRange,
+    /// Whether packets for Pods of this node pass the host's stack by.
+    pub redirect_local: bool,
     /// Sockets.
     pub sockets: SocketArgs,
     /// Log lines of the programs.

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use aya::maps::{Array, Map, MapData};
 use nodeport_common::{Control, LINES_LEN, PortSegment, control_flags, maps};
 
-use super::config::{SocketArgs, SocketScope};
+use super::config::{Config, SocketArgs, SocketScope};
 use super::error::DatapathError;
 use super::kernel::{self, FIB_SOURCE, Version};
 use super::netns;
@@ -67,11 +67,7 @@ impl ControlMap {
     ///
     /// # Errors
     /// [`DatapathError::Map`] if the map cannot be opened, read or written.
-    pub fn open(
-        pins: &Pins,
-        node_ports: PortRange,
-        sockets: &SocketArgs,
-    ) -> Result<Self, DatapathError> {
+    pub fn open(pins: &Pins, config: &Config) -> Result<Self, DatapathError> {
         let name = maps::CONTROL;
         let data = MapData::from_pin(pins.map(name)).map_err(DatapathError::map("open", name))?;
         let array: Array<_, [u8; SIZE]> = Map::Array(data)
@@ -92,8 +88,8 @@ impl ControlMap {
                 *control,
                 random(),
                 kernel::hz(),
-                flags(fib_source, sockets),
-                segments(node_ports),
+                flags(fib_source, config.redirect_local, &config.sockets),
+                segments(config.node_ports),
                 host_netns,
                 lines_per_cpu(cpus),
             );
@@ -154,10 +150,11 @@ pub(super) fn next(generation: u32) -> u32 {
     generation.checked_add(1).unwrap_or(1)
 }
 
-fn flags(fib_source: bool, sockets: &SocketArgs) -> u32 {
+fn flags(fib_source: bool, redirect_local: bool, sockets: &SocketArgs) -> u32 {
     let host_only = sockets.socket_lb == SocketScope::Host;
     [
         (fib_source, control_flags::FIB_SOURCE),
+        (redirect_local, control_flags::REDIRECT_LOCAL),
         (host_only, control_flags::HOST_SOCKETS_ONLY),
         (
             sockets.localhost_nodeports,
@@ -275,15 +272,24 @@ mod tests {
             socket_lb: SocketScope::All,
             ..SocketArgs::default()
         };
-        assert_eq!(flags(false, &sockets), 0);
+        assert_eq!(flags(false, false, &sockets), 0);
         sockets.socket_lb = SocketScope::Host;
         sockets.localhost_nodeports = true;
         let wanted = control_flags::HOST_SOCKETS_ONLY | control_flags::LOOPBACK_NODE_PORTS;
-        assert_eq!(flags(false, &sockets), wanted);
+        assert_eq!(flags(false, false, &sockets), wanted);
         sockets.hold_node_ports = true;
         assert_eq!(
-            flags(true, &sockets),
+            flags(true, false, &sockets),
             wanted | control_flags::HOLD_NODE_PORTS | control_flags::FIB_SOURCE
+        );
+    }
+
+    #[test]
+    fn programs_are_told_to_pass_the_stack_by() {
+        let flags = flags(false, true, &SocketArgs::default());
+        assert_eq!(
+            flags & control_flags::REDIRECT_LOCAL,
+            control_flags::REDIRECT_LOCAL
         );
     }
 

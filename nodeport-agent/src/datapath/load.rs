@@ -197,6 +197,7 @@ mod tests {
             xdp: super::super::XdpPolicy::Off,
             tc: None,
             sizes: super::super::Sizes::default(),
+            redirect_local: false,
             sockets: super::super::SocketArgs::default(),
             node_ports: super::super::ports::PortRange {
                 first: 30000,

@@ -190,6 +190,7 @@ mod tests {
             xdp: super::super::XdpPolicy::Off,
             tc: None,
             sizes: super::super::Sizes::default(),
+            redirect_local: false,
             sockets: super::super::SocketArgs::default(),
             node_ports: NODE_PORTS,
             log: super::super::DatapathLog::Off,

@@ -35,7 +35,9 @@ impl<A: Copy + Eq + Hash> SnatCount<A> {
     /// A walk saw an entry.
     pub(super) fn see(&mut self, key: &FlowKey<A>, flow: &Flow<A>) {
         let ours = flow_flags::REPLY | flow_flags::REDIRECT;
-        if flow.flags & ours == ours {
+        // A client that the backend sees itself holds no port of ours.
+        let is_client_s = flow.destination == key.destination;
+        if flow.flags & ours == ours && !is_client_s {
             let towards = (key.source, key.source_port, key.protocol, key.destination);
             *self.0.entry(towards).or_default() += 1;
         }

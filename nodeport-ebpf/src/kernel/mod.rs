@@ -7,6 +7,7 @@ pub(crate) mod family;
 mod lines;
 pub(crate) mod log;
 pub(crate) mod maps;
+mod noted;
 pub(crate) mod outcomes;
 pub(crate) mod sockets;
 pub(crate) mod tables;

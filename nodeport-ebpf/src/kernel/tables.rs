@@ -11,8 +11,7 @@ use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::generated;
 use nodeport_common::{
     Affinity, AffinityKey, Backend, Control, Device, FlowKey, FragmentKey, FragmentPorts, Frontend,
-    FrontendKey, Hook, NOTED_TRUST, NOTED_TRUSTED, NextHop, NotedBit, ServingKey, SourceRangeKey,
-    control_flags, device_flags, protocol,
+    FrontendKey, Hook, NextHop, ServingKey, SourceRangeKey, control_flags, device_flags, protocol,
 };
 use nodeport_ebpf::tables::{
     Entry, InsertError, Line, Route, RouteQuery, RouteStatus, Services, Tables,
@@ -22,10 +21,8 @@ use nodeport_ebpf::{originate, select};
 use super::devices::known;
 use super::family::KernelFamily;
 use super::lines;
-use super::maps::{
-    ADDRESS_ROW, CONTROL, DESTINATIONS, DEVICES, FIB, PORT_ROW, REJECTS, REPLY_ADDRESS_ROW,
-    REPLY_PORT_ROW, SNAT_CURSORS, Source,
-};
+use super::maps::{CONTROL, DEVICES, FIB, REJECTS, SNAT_CURSORS, Source};
+use super::noted;
 
 const _: () = assert!(BPF_F_NO_PREALLOC == 1);
 
@@ -124,35 +121,6 @@ fn status(result: i64) -> RouteStatus {
     }
 }
 
-/// Whether both bytes of an address and a port (network order) are set, in these rows of `DESTINATIONS`. What is not there may be.
-#[inline(always)]
-fn is_noted<A: KernelFamily>(
-    [address_row, port_row]: [u32; 2],
-    address: &A,
-    port: [u8; 2],
-) -> bool {
-    let is_set = |row, place: u16| {
-        let row = DESTINATIONS.get(row).map(|row| row.get(usize::from(place)));
-        row.flatten().is_none_or(|byte| byte.get() != 0)
-    };
-    is_set(address_row, select::place(address)) && is_set(port_row, u16::from_be_bytes(port))
-}
-
-/// Sets the byte of an address, by its place, and of a port. A byte for each, because two CPUs that set bits of one word may lose one.
-#[inline(always)]
-fn note([address_row, port_row]: [u32; 2], place: u16, port: [u8; 2]) {
-    let set = |row, place: u16| {
-        if let Some(row) = DESTINATIONS.get(row)
-            && let Some(byte) = row.get(usize::from(place))
-            && byte.get() == 0
-        {
-            byte.set(1);
-        }
-    };
-    set(address_row, place);
-    set(port_row, u16::from_be_bytes(port));
-}
-
 impl<A: KernelFamily, H> Services<A> for KernelTables<H> {
     #[inline(always)]
     fn control(&self) -> &Control {
@@ -222,33 +190,22 @@ impl<A: KernelFamily, H: AtHook> Tables<A> for KernelTables<H> {
 
     #[inline(always)]
     fn may_have_flows(&self, key: &FlowKey<A>) -> bool {
-        let (address, port) = (&key.destination, key.destination_port);
-        is_noted([ADDRESS_ROW, PORT_ROW], address, port)
+        noted::has_destination(key)
     }
 
     #[inline(always)]
     fn note_destination(&self, key: &FlowKey<A>) {
-        let place = select::place(&key.destination);
-        note([ADDRESS_ROW, PORT_ROW], place, key.destination_port);
+        noted::destination(key);
     }
 
     #[inline(always)]
     fn may_be_reply(&self, key: &FlowKey<A>) -> bool {
-        let (address, port) = (&key.source, key.source_port);
-        is_noted([REPLY_ADDRESS_ROW, REPLY_PORT_ROW], address, port)
+        noted::has_source(key)
     }
 
     #[inline(always)]
     fn note_reply(&self, key: &FlowKey<A>, at_egress: bool) {
-        // Chosen before, so that the verifier walks through `note` once.
-        let (rows, address, port) = if at_egress {
-            let rows = [REPLY_ADDRESS_ROW, REPLY_PORT_ROW];
-            (rows, select::place(&key.source), key.source_port)
-        } else {
-            let rows = [ADDRESS_ROW, PORT_ROW];
-            (rows, select::place(&key.destination), key.destination_port)
-        };
-        note(rows, address, port);
+        noted::reply(key, at_egress);
     }
 
     #[inline(always)]
@@ -272,12 +229,7 @@ impl<A: KernelFamily, H: AtHook> Tables<A> for KernelTables<H> {
 
     #[inline(always)]
     fn may_be_frontend(&self, key: &FlowKey<A>) -> bool {
-        // Written by the agent alone, a word at a time, with more bits than before.
-        let word = |index| A::noted().get(index).copied();
-        let is_noted = |at: NotedBit| word(at.word).is_none_or(|word| word & at.bit != 0);
-        is_noted(NotedBit::of_address(select::place(&key.destination)))
-            && is_noted(NotedBit::of_port(key.destination_port))
-            || word(NOTED_TRUST) != Some(NOTED_TRUSTED)
+        noted::has_frontend(key)
     }
 
     #[inline(always)]

@@ -187,6 +187,18 @@ fn leads_to<A: Family>(other: &Entry<A>, key: &FlowKey<A>) -> bool {
         && other.source_port == key.destination_port
 }
 
+/// What becomes of a packet of a flow with these flags.
+#[inline(always)]
+pub(super) const fn outcome(flags: u8, forwards: bool) -> Outcome {
+    match (flags & flow_flags::REPLY != 0, forwards) {
+        (true, true) => Outcome::ReplyRedirected,
+        (true, false) => Outcome::ReplyFromStack,
+        (false, _) if flags & flow_flags::LOCAL_BACKEND != 0 => Outcome::ToLocalBackend,
+        (false, true) => Outcome::ToRemoteBackend,
+        (false, false) => Outcome::ToRoutedBackend,
+    }
+}
+
 /// Carries a packet of a flow: rewrites it, notes what was seen, and sends it on its way. One of an established flow may leave a line.
 #[inline(always)]
 pub(super) fn carry<A: Family, P: Packet, T: Tables<A>>(
@@ -216,14 +228,7 @@ pub(super) fn carry<A: Family, P: Packet, T: Tables<A>>(
         .ok_or(Stop::Drop(Outcome::RewriteFailed))?;
     let seen = entry.last_seen.get();
     state::account(tables, segment, other, entry);
-    let flags = entry.flags.get();
-    let outcome = match (flags & flow_flags::REPLY != 0, way.forwards()) {
-        (true, true) => Outcome::ReplyRedirected,
-        (true, false) => Outcome::ReplyFromStack,
-        (false, true) => Outcome::ToRemoteBackend,
-        (false, false) if flags & flow_flags::LOCAL_BACKEND != 0 => Outcome::ToLocalBackend,
-        (false, false) => Outcome::ToRoutedBackend,
-    };
+    let outcome = outcome(entry.flags.get(), way.forwards());
     let found = scratch.route.hop.device;
     let verdict = send(packet, tables, entry, found, way, outcome)?;
     if T::HOOK == Hook::Xdp && scratch.is_established && verdict.action == Action::Transmit {

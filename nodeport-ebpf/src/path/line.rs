@@ -10,6 +10,7 @@
 
 use nodeport_common::{Control, FlowKey, Hook, NextHop, Outcome, flow_flags, protocol, tcp_flags};
 
+use super::known::outcome;
 use super::{Action, Stop, Verdict};
 use crate::nat;
 use crate::packet::Packet;
@@ -68,11 +69,7 @@ pub(super) fn carry<A: Family, P: Packet, T: Tables<A>>(
         .window::<12>(0)
         .ok_or(Stop::Drop(Outcome::RewriteFailed))? = line.macs.get();
     Ok(Some(Verdict {
-        outcome: if owner.flags & flow_flags::REPLY != 0 {
-            Outcome::ReplyRedirected
-        } else {
-            Outcome::ToRemoteBackend
-        },
+        outcome: outcome(owner.flags, true),
         action: Action::Transmit,
         device: line.device.get(),
     }))

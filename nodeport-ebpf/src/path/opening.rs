@@ -5,7 +5,7 @@
 
 use nodeport_common::{
     Backend, FlowKey, Frontend, FrontendKey, Hook, NextHop, Outcome, address_flags, backend_flags,
-    device_flags, flow_flags, frontend_flags, protocol,
+    control_flags, device_flags, flow_flags, frontend_flags, protocol,
 };
 
 use super::{Stop, affinity, way};
@@ -230,7 +230,9 @@ fn open<'t, A: Family, T: Tables<A>>(
     // Noted before the first packet goes on, so that no other of the flow can come before.
     tables.note_destination(key);
     write_reply(tables, key, flags | way, blank);
-    let port = ports::take(tables, reply_key, blank, !redirect).map_err(Stop::Drop)?;
+    // Who keeps its address keeps its port.
+    let keeps = reply_key.destination == key.source;
+    let port = ports::take(tables, reply_key, blank, keeps).map_err(Stop::Drop)?;
 
     tables.note_reply(reply_key, !redirect);
     start(tables, flags | way, blank);
@@ -244,10 +246,11 @@ fn open<'t, A: Family, T: Tables<A>>(
     insert(tables, key, blank, reply_key)
 }
 
-/// Asks for the route to `backend`, if packets are to leave with our own address.
+/// Asks for the route to `backend`, if packets are to leave with our own address, or past the stack to a backend of this node.
 ///
-/// They are, whatever else holds, if they would leave by the Pod device that they came in by: behind it is a bridge, which would hand the reply
-/// to the client without passing by here, from an address that the client never asked.
+/// With our own address they leave, whatever else holds, if they would leave by the Pod device that they came in by: behind it is a bridge,
+/// which would hand the reply to the client without passing by here, from an address that the client never asked. Otherwise a backend of this
+/// node sees its client, and the stack carries both directions, unless it is told to be passed by.
 ///
 /// # Errors
 /// XDP cannot send there, and leaves the packet to TC; or the packet may not go further. Nothing was made yet.
@@ -267,14 +270,20 @@ fn ask_route<A: Family, T: Tables<A>>(
     } = scratch;
     route.status = RouteStatus::None;
     route.source = A::UNSPECIFIED;
-    if ours || from_pod {
+    let straight = !ours && goes_straight(tables, backend);
+    if ours || from_pod || straight {
         query.source = A::UNSPECIFIED;
         query.destination = backend.address;
         query.protocol = segment.key.protocol;
         tables.route(query, route);
     }
     if !ours && route.hop.device != tables.device_index() {
-        route.status = RouteStatus::None;
+        // Whoever has no neighbour yet is found by the stack.
+        if straight && route.status == RouteStatus::Known {
+            route.source = segment.key.source;
+        } else {
+            route.status = RouteStatus::None;
+        }
     }
     if T::HOOK == Hook::Xdp && !(way::xdp_can_send(tables, route) && segment.headers.ttl > 1) {
         return Err(Outcome::LeftToTc.into());
@@ -283,6 +292,13 @@ fn ask_route<A: Family, T: Tables<A>>(
         return Err(Stop::Answer(Cause::TimeExceeded));
     }
     Ok(())
+}
+
+/// Whether packets for a backend go to its device without the host's stack: that of a Pod of this node, if so configured.
+#[inline(always)]
+fn goes_straight<A: Family, T: Tables<A>>(tables: &T, backend: &Backend<A>) -> bool {
+    tables.control().flags & control_flags::REDIRECT_LOCAL != 0
+        && backend.flags & backend_flags::LOCAL != 0
 }
 
 /// Inserts the forward entry. If another CPU was first with the same tuple, its flow is used (B10) and ours taken back. It may have moved it

@@ -239,12 +239,9 @@ impl<A: SimFamily, const HOOK: usize> Tables<A> for View<'_, A, HOOK> {
     }
 
     fn note_destination(&self, key: &FlowKey<A>) {
-        let (mut addresses, mut ports) = (
-            self.tables.addresses_noted.borrow_mut(),
-            self.tables.ports_noted.borrow_mut(),
-        );
-        addresses.insert(key.destination);
-        ports.insert(key.destination_port);
+        let tables = self.tables;
+        tables.addresses_noted.borrow_mut().insert(key.destination);
+        tables.ports_noted.borrow_mut().insert(key.destination_port);
     }
 
     fn line(&self, hash: u32) -> Option<&Line<A>> {
@@ -276,16 +273,16 @@ impl<A: SimFamily, const HOOK: usize> Tables<A> for View<'_, A, HOOK> {
     }
 
     fn may_be_reply(&self, key: &FlowKey<A>) -> bool {
-        let noted = self.tables.replies_noted.borrow();
-        noted.contains(&(key.source, key.source_port))
+        let source = (key.source, key.source_port);
+        self.tables.replies_noted.borrow().contains(&source)
     }
 
     fn note_reply(&self, key: &FlowKey<A>, at_egress: bool) {
         if !at_egress {
             return self.note_destination(key);
         }
-        let mut noted = self.tables.replies_noted.borrow_mut();
-        noted.insert((key.source, key.source_port));
+        let source = (key.source, key.source_port);
+        self.tables.replies_noted.borrow_mut().insert(source);
     }
 
     fn flow(&self, key: &FlowKey<A>) -> Option<&Entry<A>> {

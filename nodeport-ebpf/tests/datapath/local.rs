@@ -155,7 +155,7 @@ both! {
         }
         let syn = Build::tcp((A::local(1), 40000), (A::CLUSTER_IP, PORT), SYN);
         let trip = world.enters(POD1, &syn);
-        trip.is(Outcome::ToRemoteBackend).left_by(POD1);
+        trip.is(Outcome::ToLocalBackend).left_by(POD1);
         assert_eq!(trip.seen().ends(), ((A::GATEWAY, 1024), (A::local(2), TARGET)));
         let answer = Build::tcp((A::local(2), TARGET), (A::GATEWAY, 1024), SYN | ACK);
         let trip = world.enters(POD1, &answer);

@@ -26,6 +26,7 @@ mod properties;
 mod reply_tuples;
 mod sockets;
 mod state;
+mod straight;
 mod tables;
 mod udp;
 mod ways;

@@ -145,7 +145,7 @@ pub(super) fn pods<A: Both>(kernel: &mut Kernel) -> Result<()> {
     let mut pair = Pair::new(world, kernel)?;
     let neighbour = Build::tcp((A::local(3), 40000), (A::CLUSTER_IP, PORT), SYN);
     pair.packet(Hook::TcIngress, POD1, &neighbour)?
-        .is(Outcome::ToRemoteBackend);
+        .is(Outcome::ToLocalBackend);
     Ok(())
 }
 
@@ -155,7 +155,7 @@ pub(super) fn hairpin<A: Both>(kernel: &mut Kernel) -> Result<()> {
     let mut pair = Pair::new(world, kernel)?;
     let syn = Build::tcp((A::local(1), 40000), (A::CLUSTER_IP, PORT), SYN);
     pair.packet(Hook::TcIngress, POD1, &syn)?
-        .is(Outcome::ToRemoteBackend);
+        .is(Outcome::ToLocalBackend);
     let answer = Build::tcp(itself, (A::GATEWAY, 1024), SYN | ACK);
     pair.packet(Hook::TcIngress, POD1, &answer)?
         .is(Outcome::ReplyRedirected);
