@@ -351,11 +351,9 @@ mod tests {
         assert_eq!(args.places.run_dir, PathBuf::from("/run/nodeport"));
         assert_eq!(args.xdp, XdpPolicy::Auto);
         assert_eq!(args.min_sync_period, None);
-        let range = PortRange {
-            first: 30000,
-            last: 32767,
-        };
+        let range = "30000-32767".parse().expect("a range");
         assert_eq!(args.service_node_port_range, range);
+        assert!(!args.redirect_local);
         assert_eq!(args.sizes, Sizes::default());
         assert_eq!(args.sockets.socket_lb, SocketScope::All);
         assert_eq!(args.sockets.cgroup_root, None);
