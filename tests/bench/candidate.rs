@@ -30,6 +30,8 @@ pub(crate) enum Candidate {
     Xdp,
     /// nodeport with TC alone.
     Tc,
+    /// nodeport with XDP and `--redirect-local`.
+    Straight,
     /// A program that drops every packet: what of a run time is due to the readings of the clock.
     Empty,
 }
@@ -44,6 +46,7 @@ impl Candidate {
             Self::Iptables => "kube-proxy iptables",
             Self::Xdp => "nodeport xdp",
             Self::Tc => "nodeport tc",
+            Self::Straight => "nodeport redirect-local",
             Self::Empty => "empty",
         }
     }
@@ -86,6 +89,10 @@ impl Candidate {
             }
             Self::Xdp => return agent(stage, shape, "native", arguments),
             Self::Tc => return agent(stage, shape, "off", arguments),
+            Self::Straight => {
+                let arguments = format!("--redirect-local {arguments}");
+                return agent(stage, shape, "native", &arguments);
+            }
         }
         Ok(None)
     }

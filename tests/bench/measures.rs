@@ -202,11 +202,11 @@ impl Args {
 impl Measure {
     /// Who can be measured, in the order of the table.
     fn candidates(&self) -> &'static [Candidate] {
-        use Candidate::{Iptables, Nftables, Redirect, Routing, Tc, Xdp};
+        use Candidate::{Iptables, Nftables, Redirect, Routing, Straight, Tc, Xdp};
         match self.what {
-            What::Packets { .. } => &[Redirect, Routing, Nftables, Iptables, Xdp, Tc],
+            What::Packets { .. } => &[Redirect, Routing, Nftables, Iptables, Xdp, Tc, Straight],
             What::Program(_) => &[Xdp, Tc],
-            What::Opening | What::Bulk => &[Routing, Nftables, Iptables, Xdp, Tc],
+            What::Opening | What::Bulk => &[Routing, Nftables, Iptables, Xdp, Tc, Straight],
             What::Control | What::Keeping => &[Xdp],
         }
     }
@@ -216,6 +216,7 @@ impl Measure {
     fn takes(&self, candidate: Candidate) -> bool {
         match candidate {
             Candidate::Redirect => !self.local,
+            Candidate::Straight => self.local,
             Candidate::Nftables => self.flows <= 100_000 && self.services <= 1000,
             Candidate::Iptables => self.flows <= 100_000,
             _ => true,

@@ -1,7 +1,7 @@
 //! Nanoseconds of one run of a program, under live traffic.
 //!
 //! The kernel's own account of run times (`kernel.bpf_stats_enabled`) contains two readings of the clock; how much they cost is measured in the
-//! same run with a program that does nothing. Invariant: the node's core is busy, as for packets per second.
+//! same run with a program that does nothing. Invariant: a run counts as one of packets per second does.
 
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ fn nanoseconds(candidate: Candidate, traffic: &Traffic, kind: Kind, program: &st
         let after = totals(program);
         Ok((after.0.saturating_sub(before.0), after.1 - before.1))
     })?;
-    run.check_busy()?;
+    // A program that drops is faster than the generator.
     if candidate != Candidate::Empty {
         run.check()?;
     }
