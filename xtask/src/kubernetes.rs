@@ -1,4 +1,4 @@
-//! The programs of a Kubernetes cluster, for the cluster tier: built from the Go modules below `tests/kubernetes`, once.
+//! The programs of a Kubernetes cluster, for the cluster tier, and Helm for the chart: built from the Go modules below `tests/kubernetes`, once.
 //!
 //! Owns which programs there are and where they are kept. Refuses to know how they are started. Invariant: a program is kept under
 //! a name made of its module's `go.mod` and `go.sum`, so a changed version is another file.
@@ -104,6 +104,23 @@ const REAL_NODES: &[Group] = &[
         tags: "",
     },
 ];
+
+/// What checks and renders the chart.
+const HELM: &[Group] = &[Group {
+    module: "helm",
+    packages: "helm.sh/helm/v3/cmd/",
+    programs: &["helm"],
+    version: Some((
+        "helm.sh/helm/v3/internal/version.version",
+        "helm.sh/helm/v3",
+    )),
+    tags: "",
+}];
+
+/// Builds Helm if it is not there yet. Returns the program.
+pub(crate) fn helm() -> Result<PathBuf> {
+    Ok(PathBuf::from(build(HELM)?).join("helm"))
+}
 
 /// Builds what a control plane takes and is not there yet. Returns the directories as one list.
 pub(crate) fn control_plane() -> Result<OsString> {
@@ -218,7 +235,7 @@ mod tests {
 
     #[test]
     fn each_module_is_there_and_names_its_programs_as_tools() {
-        for group in CONTROL_PLANE.iter().chain(REAL_NODES) {
+        for group in CONTROL_PLANE.iter().chain(REAL_NODES).chain(HELM) {
             if group.module == "pod" {
                 continue;
             }

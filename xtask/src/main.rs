@@ -9,6 +9,7 @@ mod say;
 mod bench;
 mod budget;
 mod build;
+mod chart;
 mod clean;
 mod docs;
 mod doctor;
@@ -50,6 +51,8 @@ enum Verb {
     Test(test::Args),
     /// Measure packets, connections and changes, against plain routing and kube-proxy's rules
     Bench(bench::Args),
+    /// Write deploy/nodeport.yaml from the chart, by the real Helm
+    Chart(chart::Args),
     /// Remove what a crashed lab left: processes, namespaces, pins, cgroups
     Clean,
 }
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Verb::Verify => verify::main(),
         Verb::Test(args) => test::main(&args),
         Verb::Bench(args) => bench::main(&args),
+        Verb::Chart(args) => chart::main(&args),
         Verb::Clean => clean::main(),
     };
     match result {
