@@ -160,7 +160,8 @@ pub(crate) fn release_directory() -> PathBuf {
     target_directory().join("release")
 }
 
-fn target_directory() -> PathBuf {
+/// Cargo's target directory.
+pub(crate) fn target_directory() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(
         || shell::root().join("target"),
         |path| shell::root().join(path),
