@@ -5,9 +5,9 @@
 
 mod summary;
 
-use crate::{build, kubernetes, packages, shell};
+use crate::{build, image, kubernetes, packages, shell};
 use anyhow::{Context as _, Result, bail};
-use nodeport_tests::k8s::programs::VARIABLE;
+use nodeport_tests::k8s::{image::AGENT_VARIABLE, programs::VARIABLE};
 use std::{
     env,
     ffi::OsString,
@@ -84,8 +84,8 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         let mut environment = Vec::new();
         environment.extend(agent.map(|agent| ("NODEPORT_AGENT", agent.clone().into_os_string())));
         if tier.name == CLUSTER {
-            match kubernetes::real_nodes() {
-                Ok(programs) => environment.push((VARIABLE, programs)),
+            match cluster() {
+                Ok(more) => environment.extend(more),
                 Err(reason) => {
                     reports.push(Report::skipped(&tier.name, format!("{reason:#}")));
                     continue;
@@ -162,6 +162,14 @@ fn prepare() -> Result<PathBuf> {
     packages::ensure_tools()?;
     nodeport_tests::mount_bpffs()?;
     Ok(build::all(false)?.agent)
+}
+
+/// What the cluster tier needs beside that: the programs of Kubernetes, and the agent's image.
+fn cluster() -> Result<[(&'static str, OsString); 2]> {
+    Ok([
+        (VARIABLE, kubernetes::real_nodes()?),
+        (AGENT_VARIABLE, image::usual()?.into_os_string()),
+    ])
 }
 
 fn run(tier: &Tier, environment: &[(&str, OsString)], arguments: &[String]) -> Result<Report> {

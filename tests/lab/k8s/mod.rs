@@ -11,6 +11,7 @@ pub mod control;
 pub mod image;
 pub mod kubectl;
 pub mod kubelet;
+pub mod load;
 pub mod node;
 pub mod nodes;
 pub mod pki;
