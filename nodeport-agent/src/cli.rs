@@ -9,6 +9,7 @@ mod line;
 mod plan;
 mod run;
 mod status;
+mod takeover;
 mod values;
 
 use std::io::{self, Write as _};
@@ -18,6 +19,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use takeover::TakeoverArgs;
 pub use values::{GoDuration, LogLevel};
 
 use crate::config::{ConfigFile, KubeProxyFlags};
@@ -55,6 +57,7 @@ fn execute(cli: Cli, file: Option<&ConfigFile>) -> anyhow::Result<()> {
         Verb::Status(args) => status::status(&args),
         Verb::Dump(args) => dump::dump(&args),
         Verb::Clean(args) => clean::clean(&args),
+        Verb::Takeover(args) => takeover::takeover(&args),
     }
 }
 
@@ -99,6 +102,8 @@ pub enum Verb {
     Dump(DumpArgs),
     /// Detach and remove everything: programs, links, maps. Live connections through this node end
     Clean(CleanArgs),
+    /// Remove kube-proxy's rules from this node, whose connections an agent carries; kube-proxy must be gone
+    Takeover(TakeoverArgs),
 }
 
 /// How to log. Log lines go to standard error.
@@ -250,6 +255,9 @@ pub struct RunArgs {
     /// Keep the NodePort range and our source ports from connections of the host (`net.ipv4.ip_local_reserved_ports`)
     #[arg(long)]
     pub reserve_ports: bool,
+    /// Remove kube-proxy's rules once it is gone and everything is written
+    #[arg(long)]
+    pub takeover: bool,
     /// Level of the log lines of the programs in the kernel: error, warn, info, debug or trace
     #[arg(long, default_value = "off", value_name = "LEVEL")]
     pub datapath_log: DatapathLog,

@@ -37,6 +37,7 @@ use crate::observe::server::{self, Question, SocketError};
 use crate::reconcile::{Monotonic, Reconciler};
 use crate::sockets::StaleSockets;
 use crate::source::{Source, SourceError};
+use crate::takeover::{Takeover, TakeoverError};
 use shared::Shared;
 use sync::Sync;
 use totals::Totals;
@@ -72,6 +73,9 @@ pub enum RunError {
     /// The metrics.
     #[error("cannot make the metrics")]
     Metrics(#[from] MetricsError),
+    /// kube-proxy's part.
+    #[error(transparent)]
+    Takeover(#[from] TakeoverError),
     /// A flag.
     #[error("the node has no name: give --node-name")]
     NodeName,
@@ -195,6 +199,7 @@ impl Agent {
         let kernel = agent.load(config).await?;
         shared.opened(kernel.store.clone());
         shared.covers_sockets(kernel.sockets.clone());
+        agent.follow_kube_proxy(args, &kernel, &shared)?;
         let criteria = agent.follow_devices(args, config, &kernel, seen)?;
         agent.expire_flows(&kernel, settings.lifetimes(), surface.tally(), &shared)?;
         if args.sockets.socket_lb != SocketScope::Off {
@@ -282,6 +287,22 @@ impl Agent {
         let follower = Follower::new(cover, control, hops, criteria_seen, seen);
         self.spawn("devices", follower.run());
         Ok(criteria)
+    }
+
+    /// Before devices are followed: whom new connections belong to is settled before the first program is attached.
+    fn follow_kube_proxy(
+        &mut self,
+        args: &RunArgs,
+        kernel: &Kernel,
+        shared: &Arc<Shared>,
+    ) -> Result<(), RunError> {
+        let control = Arc::clone(&kernel.control);
+        let takeover = Takeover::begin(&kernel.store, control, args.takeover)?;
+        let (asked, told) = (Arc::clone(shared), Arc::clone(shared));
+        let ready = move || asked.is_ready();
+        let tell = move |notes, lent| told.beside(notes, lent);
+        self.spawn("takeover", takeover.run(ready, tell));
+        Ok(())
     }
 
     fn expire_flows(

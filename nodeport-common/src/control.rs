@@ -53,6 +53,12 @@ pub mod control_flags {
     pub const LOOPBACK_NODE_PORTS: u32 = 1 << 2;
     /// Processes of the node are refused ports that are live NodePorts.
     pub const HOLD_NODE_PORTS: u32 = 1 << 3;
+    /// No flow is opened: kube-proxy carries new connections. What has a flow is carried on.
+    pub const YIELD: u32 = 1 << 16;
+    /// Only a SYN opens a flow: kube-proxy's connections are being noted.
+    pub const YIELD_BUT_SYN: u32 = 1 << 17;
+    /// The two before.
+    pub const YIELDING: u32 = YIELD | YIELD_BUT_SYN;
 }
 
 /// A device that a program is attached to, or that packets are redirected to. 40 bytes.

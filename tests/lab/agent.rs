@@ -299,7 +299,11 @@ impl Agent {
             .with_context(|| format!("the agent's answer to {}", words.join(" ")))
     }
 
-    fn run(&self, words: &[&str]) -> Result<String> {
+    /// Another verb of this agent, and what it prints.
+    ///
+    /// # Errors
+    /// If it fails.
+    pub fn run(&self, words: &[&str]) -> Result<String> {
         let command = self.command(words);
         let (program, arguments) = command.split_first().context("a command")?;
         let output = self.netns.output(Command::new(program).args(arguments))?;

@@ -28,3 +28,4 @@ mod state;
 mod tables;
 mod udp;
 mod ways;
+mod yielding;
