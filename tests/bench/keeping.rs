@@ -32,7 +32,7 @@ pub(crate) struct Costs {
 /// One run.
 pub(crate) fn run(candidate: Candidate, traffic: &Traffic) -> Result<Costs> {
     let seconds = LIFETIME.as_secs();
-    let lifetime = format!("--conntrack-udp-stream-timeout {seconds}s");
+    let lifetime = format!("--conntrack-udp-timeout-stream {seconds}s");
     let mut ready = Ready::make(candidate, traffic, &lifetime)?;
     ready.establish()?;
     let established = Instant::now();

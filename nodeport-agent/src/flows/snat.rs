@@ -87,7 +87,10 @@ mod tests {
     fn only_replies_to_our_own_address_hold_a_port_and_the_busiest_backend_counts() {
         let ours = flow_flags::REPLY | flow_flags::REDIRECT | flow_flags::SEEN;
         let mut count = SnatCount::default();
+        let (key, mut client_s) = entry(2, 1028, ours);
+        client_s.destination = key.destination;
         for (key, flow) in [
+            (key, client_s),
             entry(1, 1024, ours),
             entry(2, 1024, ours),
             entry(2, 1025, ours),

@@ -58,7 +58,7 @@ pub(crate) static SNAT_CURSORS: Array<u32, { SNAT_CURSORS_LEN as usize }> = Arra
 /// Rows of [`DESTINATIONS`].
 pub(crate) const ADDRESS_ROW: u32 = 0;
 pub(crate) const PORT_ROW: u32 = 1;
-/// The same for the sources of replies that are translated at egress. A map that an earlier agent left has no such rows.
+/// The same for the sources of replies that are translated at egress.
 pub(crate) const REPLY_ADDRESS_ROW: u32 = 2;
 pub(crate) const REPLY_PORT_ROW: u32 = 3;
 #[btf_map]

@@ -1,7 +1,7 @@
 //! What was noted of flows and of front ends, so that packets are told without a lookup.
 //!
-//! Owns the reading of `DESTINATIONS`, which programs write, and of `NOTED4` and `NOTED6`, which the agent writes. Invariant: what is not there, in
-//! a map that an earlier agent made, may be: it costs a lookup, never a packet.
+//! Owns the reading of `DESTINATIONS`, which programs write, and of `NOTED4` and `NOTED6`, which the agent writes. Invariant: what
+//! cannot be read counts as noted: it costs a lookup, never a packet.
 
 use nodeport_common::{FlowKey, NOTED_TRUST, NOTED_TRUSTED, NotedBit};
 use nodeport_ebpf::select;

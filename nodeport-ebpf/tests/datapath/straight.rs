@@ -50,8 +50,7 @@ both! {
 
     /// Two clients whose tuples towards the Pod would be the same keep their address; the second does not keep its port (A3).
     fn a_reply_tuple_is_unique_here_too<A>() {
-        let mut world = straight::<A>().cluster_ip(&[(A::local(1), TARGET)]);
-        world.node.control.flags |= control_flags::REDIRECT_LOCAL;
+        let world = straight::<A>();
         world.enters(UPLINK, &packet(SYN)).left_by(POD1);
         let other = Build::tcp((A::client(1), 40000), (A::NODE_ALIAS, NODE_PORT), SYN);
         let other = world.enters(UPLINK, &other);
@@ -104,7 +103,7 @@ both! {
         assert_eq!(itself.seen().source(), (A::GATEWAY, 1024));
     }
 
-    /// The entries say what they are, to the agent as well: no source port of ours is held.
+    /// The entries say what they are, and that the backend sees the client itself.
     fn entries_say_that_they_are_redirected<A>() {
         let world = straight::<A>();
         world.enters(UPLINK, &packet(SYN));
