@@ -84,7 +84,7 @@ impl Run {
     }
 
     /// Whether the node's core had enough to do.
-    pub(crate) fn check_busy(&self) -> Result<()> {
+    fn check_busy(&self) -> Result<()> {
         let window = self.end.at - self.start.at;
         let reading = self.start.reading.max(self.end.reading);
         if reading > window.mul_f64(1.0 - BUSY) / 2 {
