@@ -3,6 +3,7 @@
 //! Invariant: the agent is built after the object and embeds exactly this one.
 
 use crate::{
+    agent::{self, Arch},
     shell,
     toolchain::{self, TARGET, Toolchain},
 };
@@ -44,20 +45,19 @@ pub(crate) fn main(args: Args) -> Result<()> {
 /// Builds the object and the agent; `debug` leaves the agent unoptimised.
 pub(crate) fn all(debug: bool) -> Result<Built> {
     object()?;
-    let profile = if debug { "dev" } else { "release" };
-    shell::stage(&format!("build the agent ({profile})"), || {
-        shell::run(shell::cargo().args([
-            "build",
-            "--package",
-            "nodeport-agent",
-            "--profile",
-            profile,
-        ]))
-    })?;
-    let directory = if debug { "debug" } else { "release" };
-    Ok(Built {
-        agent: target_directory().join(directory).join("nodeport-agent"),
-    })
+    if debug {
+        shell::stage("build the agent (dev)", || {
+            shell::run(shell::cargo().args(["build", "--package", "nodeport-agent"]))
+        })?;
+        let agent = target_directory().join("debug/nodeport-agent");
+        return Ok(Built { agent });
+    }
+    let arch = Arch::of_this_machine()?;
+    let built = shell::stage(&format!("build the agent ({arch})"), || agent::build(arch))?;
+    // Where cargo has optimised programs for this machine if it is not told for which machine they are.
+    let agent = release_directory().join("nodeport-agent");
+    publish(&built.path, &agent)?;
+    Ok(Built { agent })
 }
 
 /// Where the built object is found, whatever cargo's target directory: by the agent's build script, `verify` and the tests.
@@ -138,21 +138,21 @@ fn of_the_rim<'a>(command: &'a mut Command, binary: &str) -> &'a mut Command {
         .arg(build_directory())
 }
 
-/// Copies the object where others look for it, leaving it (and its time) alone if it is the same: its time decides
+/// Copies what was made where others look for it, leaving that (and its time) alone if it is the same: the time of the object decides
 /// whether cargo builds the agent anew.
-fn publish(made: &Path, object: &Path) -> Result<()> {
+fn publish(made: &Path, place: &Path) -> Result<()> {
     let bytes = fs::read(made).with_context(|| format!("cannot read {}", made.display()))?;
-    if fs::read(object).is_ok_and(|old| old == bytes) {
+    if fs::read(place).is_ok_and(|old| old == bytes) {
         return Ok(());
     }
-    if let Some(directory) = object.parent() {
+    if let Some(directory) = place.parent() {
         fs::create_dir_all(directory)
             .with_context(|| format!("cannot make {}", directory.display()))?;
     }
-    // By rename, so that an agent that is just being built never embeds half an object.
-    let fresh = object.with_extension("o.new");
-    fs::write(&fresh, bytes).with_context(|| format!("cannot write {}", fresh.display()))?;
-    fs::rename(&fresh, object).with_context(|| format!("cannot rename {}", fresh.display()))
+    // By rename, so that an agent that is just being built never embeds half an object, and one that runs is left alone.
+    let fresh = place.with_extension("new");
+    fs::copy(made, &fresh).with_context(|| format!("cannot write {}", fresh.display()))?;
+    fs::rename(&fresh, place).with_context(|| format!("cannot rename {}", fresh.display()))
 }
 
 /// Where optimised programs for this machine are.
@@ -160,7 +160,8 @@ pub(crate) fn release_directory() -> PathBuf {
     target_directory().join("release")
 }
 
-fn target_directory() -> PathBuf {
+/// Cargo's target directory.
+pub(crate) fn target_directory() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(
         || shell::root().join("target"),
         |path| shell::root().join(path),

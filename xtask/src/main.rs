@@ -6,6 +6,7 @@
 #[macro_use]
 mod say;
 
+mod agent;
 mod bench;
 mod budget;
 mod build;
@@ -13,9 +14,11 @@ mod chart;
 mod clean;
 mod docs;
 mod doctor;
+mod image;
 mod kubernetes;
 mod lint;
 mod packages;
+mod remap;
 mod run;
 mod shell;
 mod test;
@@ -53,6 +56,8 @@ enum Verb {
     Bench(bench::Args),
     /// Write deploy/nodeport.yaml from the chart, by the real Helm
     Chart(chart::Args),
+    /// Pack the agent as an OCI image, with a list of its parts
+    Image(image::Args),
     /// Remove what a crashed lab left: processes, namespaces, pins, cgroups
     Clean,
 }
@@ -68,6 +73,7 @@ fn main() -> ExitCode {
         Verb::Test(args) => test::main(&args),
         Verb::Bench(args) => bench::main(&args),
         Verb::Chart(args) => chart::main(&args),
+        Verb::Image(args) => image::main(&args),
         Verb::Clean => clean::main(),
     };
     match result {

@@ -10,7 +10,7 @@ mod linker;
 use compiler::{Compiler, Origin};
 use linker::Linker;
 
-use crate::{packages, shell};
+use crate::{packages, remap, shell};
 use anyhow::{Context as _, Result, anyhow, bail};
 use std::process::Command;
 
@@ -49,14 +49,22 @@ impl Toolchain {
     fn set_up(&self, command: &mut Command) {
         // v3: the newest instruction set that kernel 6.1 loads. Misaligned access turns a window of the packet into plain
         // loads instead of byte by byte; it is safe where the kernel's BPF allows it, which is what the verifier checks.
-        let flags = "-C target-cpu=v3 -C debuginfo=2 -C link-arg=--btf \
-                     -C link-arg=--cpu-features=+allows-misaligned-mem-access";
+        let mut flags = [
+            "-Ctarget-cpu=v3",
+            "-Cdebuginfo=2",
+            "-Clink-arg=--btf",
+            "-Clink-arg=--cpu-features=+allows-misaligned-mem-access",
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        // The object names its sources, for the verifier's messages.
+        flags.extend(remap::rust_flags());
         command
             .current_dir(shell::root())
             .args(["-Z", "build-std=core", "--target", TARGET])
-            .env("RUSTFLAGS", flags)
+            .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
             .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &self.linker.path)
-            .env_remove("CARGO_ENCODED_RUSTFLAGS");
+            .env_remove("RUSTFLAGS");
     }
 }
 
