@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use nodeport_common::ABI_VERSION;
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -243,7 +244,7 @@ impl Agent {
     /// Where links are pinned.
     #[must_use]
     pub fn link_dir(&self) -> PathBuf {
-        self.pin_dir.join("v1/links")
+        self.pin_dir.join(format!("v{ABI_VERSION}/links"))
     }
 
     /// The command line of another verb, to be typed on the machine that the lab is on.
@@ -327,7 +328,11 @@ impl Agent {
             .with_context(|| format!("the agent's answer to {}", words.join(" ")))
     }
 
-    fn run(&self, words: &[&str]) -> Result<String> {
+    /// Another verb of this agent, and what it prints.
+    ///
+    /// # Errors
+    /// If it fails.
+    pub fn run(&self, words: &[&str]) -> Result<String> {
         let command = self.command(words);
         let (program, arguments) = command.split_first().context("a command")?;
         self.output(Command::new(program).args(arguments), words)

@@ -16,6 +16,7 @@ use aya_obj::ProgramSection;
 
 use super::config::DatapathLog;
 use super::error::{DatapathError, chain};
+use super::handover;
 use super::layout::PINNED;
 use super::load::Programs;
 use super::pins::Pins;
@@ -43,7 +44,7 @@ pub(super) fn adopt(object: &[u8], pins: &Pins, log: DatapathLog) -> Option<Pinn
 
 /// Pins the programs of `object`, in the place of all others, for the next agent. That it starts more slowly without is no fault.
 pub(super) fn leave(object: &[u8], pins: &Pins, log: DatapathLog, programs: &mut Programs) {
-    let left = remove(pins).and_then(|()| {
+    let left = handover::remove(&pins.programs()).and_then(|()| {
         let Programs::New(ebpf) = programs else {
             return Ok(());
         };
@@ -63,37 +64,6 @@ pub(super) fn leave(object: &[u8], pins: &Pins, log: DatapathLog, programs: &mut
     if let Err(error) = left {
         tracing::warn!(error = %chain(&error), "the next start takes longer");
     }
-}
-
-/// Removes all pinned programs. What is attached stays attached.
-///
-/// # Errors
-/// [`DatapathError::File`] if something cannot be removed.
-pub(super) fn remove(pins: &Pins) -> Result<(), DatapathError> {
-    let all = pins.programs();
-    for directory in entries(&all)? {
-        for program in entries(&directory)? {
-            fs::remove_file(&program).map_err(DatapathError::file("remove", &program))?;
-        }
-        fs::remove_dir(&directory).map_err(DatapathError::file("remove directory", &directory))?;
-    }
-    match fs::remove_dir(&all) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(DatapathError::file("remove directory", all)(error))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn entries(directory: &Path) -> Result<Vec<PathBuf>, DatapathError> {
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(DatapathError::file("read directory", directory)(error)),
-    };
-    Ok(entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .collect())
 }
 
 /// Where the programs of an object are pinned: another object has another place.
@@ -162,12 +132,12 @@ mod tests {
         let place = tempfile::tempdir().expect("a temporary directory");
         let pins = Pins::new(place.path());
         assert!(adopt(b"one", &pins, DatapathLog::Off).is_none());
-        remove(&pins).expect("nothing to remove");
+        handover::remove(&pins.programs()).expect("nothing to remove");
         let directory = directory(b"one", &pins);
         fs::create_dir_all(&directory).expect("a directory");
         fs::write(directory.join("nodeport_xdp"), "no program").expect("a file");
         assert!(adopt(b"one", &pins, DatapathLog::Off).is_none());
-        remove(&pins).expect("removed");
+        handover::remove(&pins.programs()).expect("removed");
         assert!(!pins.programs().exists());
     }
 }

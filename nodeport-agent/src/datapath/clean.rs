@@ -13,6 +13,7 @@ use nodeport_common::programs;
 use super::attach::pinned_places;
 use super::clsact;
 use super::error::DatapathError;
+use super::handover;
 use super::lock::Lock;
 use super::pins::Pins;
 use super::preflight;
@@ -57,11 +58,16 @@ pub fn clean(pin_dir: &Path, devices: &[String]) -> Result<Removed, DatapathErro
     for &name in super::layout::PINNED {
         removed.maps += usize::from(remove_file(&pins.map(name))?);
     }
-    super::adopt::remove(&pins)?;
+    handover::remove(&pins.programs())?;
     for directory in [pins.links(), pins.maps(), pins.version()] {
         remove_directory(&directory)?;
     }
-    // Another version may have its pins beside ours.
+    for version in handover::others(pins.root())? {
+        removed.programs += handover::entries(&version.join("links"))?.len();
+        removed.maps += handover::entries(&version.join("maps"))?.len();
+        handover::remove(&version)?;
+    }
+    // Somebody else may have put something beside ours.
     if let Err(error) = remove_directory(pins.root()) {
         tracing::info!(error = %super::chain(&error), "the pin directory stays");
     }

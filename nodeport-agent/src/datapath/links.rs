@@ -16,6 +16,7 @@ use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp,
 
 use super::attach::{Attached, Mode, Target};
 use super::error::{DatapathError, chain};
+use super::query::tcx_programs;
 
 /// How often and after which pause a busy XDP hook is tried again.
 const BUSY_ATTEMPTS: u32 = 20;
@@ -87,8 +88,7 @@ pub(super) fn adopt_tcx(
     let Some((link, old)) = open(path) else {
         return Adoption::Nothing;
     };
-    let ours = SchedClassifier::query_tcx(target.name, direction)
-        .is_ok_and(|(_, programs)| programs.iter().any(|info| info.id() == old));
+    let ours = tcx_programs(target.index, direction).is_ok_and(|programs| programs.contains(&old));
     let Some(link) = SchedClassifierLink::try_from(link).ok().filter(|_| ours) else {
         return Adoption::Nothing;
     };

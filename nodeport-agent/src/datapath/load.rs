@@ -14,6 +14,7 @@ use nodeport_common::programs;
 use super::adopt;
 use super::config::{Config, DatapathLog};
 use super::error::DatapathError;
+use super::handover;
 use super::layout;
 use super::pins::Pins;
 
@@ -79,6 +80,13 @@ pub fn load(object: &[u8], pins: &Pins, config: &Config) -> Result<Loaded, Datap
     let ebpf = loader.load(object).map_err(load_error)?;
     let mut programs = Programs::New(Box::new(ebpf));
     verify(&mut programs)?;
+    let links = handover::take_over(pins)?;
+    if links > 0 {
+        tracing::warn!(
+            links,
+            "the maps of the earlier agent have another layout: its connections end, and Services answer once they are known"
+        );
+    }
     adopt::leave(object, pins, config.log, &mut programs);
     Ok(Loaded { programs })
 }

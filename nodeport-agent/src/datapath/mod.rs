@@ -12,6 +12,7 @@ mod config;
 mod control;
 pub mod devices;
 mod error;
+mod handover;
 pub mod kernel;
 mod layout;
 mod lines;
@@ -22,6 +23,7 @@ mod netns;
 mod pins;
 mod ports;
 pub mod preflight;
+mod query;
 mod sockets;
 
 pub use attach::{Attached, Attacher, Mode, Target, XdpState, pinned_places};
