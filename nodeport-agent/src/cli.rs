@@ -9,6 +9,7 @@ mod line;
 mod plan;
 mod run;
 mod status;
+mod takeover;
 mod values;
 
 use std::io::{self, Write as _};
@@ -18,6 +19,8 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use dump::{DumpArgs, DumpWhat};
+pub use takeover::TakeoverArgs;
 pub use values::{GoDuration, LogLevel};
 
 use crate::config::{ConfigFile, KubeProxyFlags};
@@ -55,6 +58,7 @@ fn execute(cli: Cli, file: Option<&ConfigFile>) -> anyhow::Result<()> {
         Verb::Status(args) => status::status(&args),
         Verb::Dump(args) => dump::dump(&args),
         Verb::Clean(args) => clean::clean(&args),
+        Verb::Takeover(args) => takeover::takeover(&args),
     }
 }
 
@@ -99,6 +103,8 @@ pub enum Verb {
     Dump(DumpArgs),
     /// Detach and remove everything: programs, links, maps. Live connections through this node end
     Clean(CleanArgs),
+    /// Remove kube-proxy's rules from this node, whose connections an agent carries; kube-proxy must be gone
+    Takeover(TakeoverArgs),
 }
 
 /// How to log. Log lines go to standard error.
@@ -247,15 +253,26 @@ pub struct RunArgs {
     /// Most endpoints with series of their own in `/metrics`; what exceeds them is one series, 0 is none
     #[arg(long, default_value = "10000", value_name = "N")]
     pub metrics_backends_max: usize,
+    /// Host.
+    #[command(flatten)]
+    pub host: HostArgs,
+    /// Level of the log lines of the programs in the kernel: error, warn, info, debug or trace
+    #[arg(long, default_value = "off", value_name = "LEVEL")]
+    pub datapath_log: DatapathLog,
+}
+
+/// What is changed of the host, beside the datapath, if asked.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct HostArgs {
     /// Raise the limits of the kernel's conntrack to what KubeProxyConfiguration says, as kube-proxy does
     #[arg(long)]
     pub conntrack_sysctls: bool,
     /// Keep the NodePort range and our source ports from connections of the host (`net.ipv4.ip_local_reserved_ports`)
     #[arg(long)]
     pub reserve_ports: bool,
-    /// Level of the log lines of the programs in the kernel: error, warn, info, debug or trace
-    #[arg(long, default_value = "off", value_name = "LEVEL")]
-    pub datapath_log: DatapathLog,
+    /// Remove kube-proxy's rules once it is gone and everything is written
+    #[arg(long)]
+    pub takeover: bool,
 }
 
 /// `plan`.
@@ -286,40 +303,15 @@ pub struct StatusArgs {
     pub output: Output,
 }
 
-/// What to dump.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum DumpWhat {
-    /// Front ends and how many backends each has.
-    Frontends,
-    /// Front ends with each of their backends.
-    Backends,
-    /// Flows, established and pending.
-    Flows,
-    /// Counters of packets by outcome and hook.
-    Outcomes,
-    /// Everything that `plan --against` needs, as JSON.
-    State,
-}
-
-/// `dump`.
-#[derive(Clone, Debug, Args)]
-pub struct DumpArgs {
-    /// What to print
-    pub what: DumpWhat,
-    /// Places.
-    #[command(flatten)]
-    pub places: PlaceArgs,
-    /// Form of the output
-    #[arg(short, long, default_value = "table", value_name = "FORM")]
-    pub output: Output,
-}
-
 /// `clean`.
 #[derive(Clone, Debug, Args)]
 pub struct CleanArgs {
     /// Places.
     #[command(flatten)]
     pub places: PlaceArgs,
+    /// Stay until a signal comes, as the container of a DaemonSet has to
+    #[arg(long)]
+    pub stay: bool,
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ pub mod reconcile;
 pub mod run;
 pub mod sockets;
 pub mod source;
+pub mod takeover;
 
 /// The BPF programs.
 pub mod object {

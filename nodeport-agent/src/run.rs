@@ -37,6 +37,7 @@ use crate::observe::server::{self, Question, SocketError};
 use crate::reconcile::{Monotonic, Reconciler};
 use crate::sockets::StaleSockets;
 use crate::source::{Source, SourceError};
+use crate::takeover::{Takeover, TakeoverError};
 use shared::Shared;
 use sync::Sync;
 use totals::Totals;
@@ -72,6 +73,9 @@ pub enum RunError {
     /// The metrics.
     #[error("cannot make the metrics")]
     Metrics(#[from] MetricsError),
+    /// kube-proxy's part.
+    #[error(transparent)]
+    Takeover(#[from] TakeoverError),
     /// A flag.
     #[error("the node has no name: give --node-name")]
     NodeName,
@@ -135,8 +139,8 @@ pub fn asked(args: &RunArgs) -> Asked {
     let ours = snat_ranges(node_ports);
     let reserve = [node_ports].into_iter().chain(ours);
     Asked {
-        conntrack: args.conntrack_sysctls,
-        reserve: reserve.filter(|_| args.reserve_ports).collect(),
+        conntrack: args.host.conntrack_sysctls,
+        reserve: reserve.filter(|_| args.host.reserve_ports).collect(),
     }
 }
 
@@ -196,6 +200,7 @@ impl Agent {
         let kernel = agent.load(config).await?;
         shared.opened(kernel.store.clone());
         shared.covers_sockets(kernel.sockets.clone());
+        agent.follow_kube_proxy(args, &kernel, &shared)?;
         let criteria = agent.follow_devices(args, config, &kernel, seen)?;
         agent.expire_flows(&kernel, settings.lifetimes(), surface.tally(), &shared)?;
         if args.sockets.socket_lb != SocketScope::Off {
@@ -285,6 +290,22 @@ impl Agent {
         Ok(criteria)
     }
 
+    /// Before devices are followed: whom new connections belong to is settled before the first program is attached.
+    fn follow_kube_proxy(
+        &mut self,
+        args: &RunArgs,
+        kernel: &Kernel,
+        shared: &Arc<Shared>,
+    ) -> Result<(), RunError> {
+        let control = Arc::clone(&kernel.control);
+        let takeover = Takeover::begin(&kernel.store, control, args.host.takeover)?;
+        let (asked, told) = (Arc::clone(shared), Arc::clone(shared));
+        let ready = move || asked.is_ready();
+        let tell = move |notes, lent| told.beside(notes, lent);
+        self.spawn("takeover", takeover.run(ready, tell));
+        Ok(())
+    }
+
     fn expire_flows(
         &mut self,
         kernel: &Kernel,
@@ -340,14 +361,16 @@ impl Agent {
 }
 
 /// The signals that end the agent, and one that must not.
-struct Ends {
+/// Signals that end a program.
+pub(crate) struct Ends {
     term: Signal,
     int: Signal,
     hup: Signal,
 }
 
 impl Ends {
-    fn new() -> io::Result<Self> {
+    /// Listens to them from here on.
+    pub(crate) fn new() -> io::Result<Self> {
         Ok(Self {
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
@@ -355,8 +378,8 @@ impl Ends {
         })
     }
 
-    /// Waits for one that ends the agent, and returns its name.
-    async fn next(&mut self) -> &'static str {
+    /// Waits for one, and returns its name.
+    pub(crate) async fn next(&mut self) -> &'static str {
         loop {
             tokio::select! {
                 _ = self.term.recv() => return "SIGTERM",

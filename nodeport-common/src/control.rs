@@ -60,6 +60,12 @@ pub mod control_flags {
     pub const HOLD_NODE_PORTS: u32 = 1 << 3;
     /// Packets for backends of this node go straight to the backend's device, past the host's stack, and so do the replies.
     pub const REDIRECT_LOCAL: u32 = 1 << 4;
+    /// No flow is opened: kube-proxy carries new connections. What has a flow is carried on.
+    pub const YIELD: u32 = 1 << 16;
+    /// Only a SYN opens a flow: kube-proxy's connections are being noted.
+    pub const YIELD_BUT_SYN: u32 = 1 << 17;
+    /// The two before.
+    pub const YIELDING: u32 = YIELD | YIELD_BUT_SYN;
 }
 
 /// A device that a program is attached to, or that packets are redirected to. 40 bytes.
@@ -94,6 +100,8 @@ pub mod device_flags {
     pub const XDP_TARGET: u32 = 1 << 4;
     /// Our XDP program on it runs in generic mode: what it redirects is sent like any other packet, to whatever device.
     pub const XDP_GENERIC: u32 = 1 << 5;
+    /// Its other end is a device of another network namespace, to which packets can be handed (`bpf_redirect_peer`).
+    pub const PEER: u32 = 1 << 6;
 }
 
 /// What an address is to this node: value of `ADDRESSES4` and `ADDRESSES6`.

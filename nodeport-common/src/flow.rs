@@ -87,6 +87,9 @@ pub mod flow_flags {
     pub const NODE_PORT: u8 = 1 << 5;
     /// The remembered next hop may be reached by `XDP_REDIRECT`; set and cleared with [`super::Flow::next_hop`].
     pub const XDP_TARGET: u8 = 1 << 6;
+    /// A connection that the kernel's own connection tracking translates, because kube-proxy's rules began it: its packets go on unmodified. The
+    /// agent alone makes and removes both entries.
+    pub const FOREIGN: u8 = 1 << 7;
 }
 
 /// Bits of [`Flow::tcp`]: what was seen of a connection, in this direction and in the other.

@@ -53,7 +53,7 @@ macro_rules! outcomes {
 }
 
 outcomes! {
-    /// No front end and no flow matches; the packet goes on unmodified.
+    /// No front end and no flow of ours matches, or the connection is kube-proxy's; the packet goes on unmodified.
     Untouched, untouched;
     /// Not IPv4 or IPv6, or a protocol that is never translated; goes on unmodified.
     OtherProtocol, other_protocol;

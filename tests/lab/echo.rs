@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketType, bind, connect, ipproto, socket, sockopt};
+use rustix::net::{
+    AddressFamily, SocketFlags, SocketType, bind, connect, ipproto, socket_with, sockopt,
+};
 
 use crate::lab::Pod;
 use crate::netns::Netns;
@@ -215,7 +217,13 @@ pub fn connect_from(netns: &Netns, from: SocketAddr, to: SocketAddr) -> Result<T
     };
     let limit = Some(Duration::from_secs(3));
     netns.run(|| {
-        let socket = socket(family, SocketType::STREAM, Some(ipproto::TCP))?;
+        // A program that is started meanwhile must not keep it open.
+        let socket = socket_with(
+            family,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC,
+            Some(ipproto::TCP),
+        )?;
         sockopt::set_socket_reuseaddr(&socket, true)?;
         // The time limit of sending is that of connecting, too.
         sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, limit)?;

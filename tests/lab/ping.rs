@@ -8,7 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use rustix::io::retry_on_intr;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketType, connect, ipproto, recv, send, socket, sockopt,
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, connect, ipproto, recv, send,
+    socket_with, sockopt,
 };
 
 use crate::netns::Netns;
@@ -28,8 +29,13 @@ fn echo(to: IpAddr, payload: usize) -> Result<()> {
         IpAddr::V6(_) => (AddressFamily::INET6, ipproto::ICMPV6, 128, 129),
     };
     // A datagram socket of this protocol: the kernel fills in identifier and checksum.
-    let socket = socket(family, SocketType::DGRAM, Some(protocol))
-        .context("make a socket for echo requests")?;
+    let socket = socket_with(
+        family,
+        SocketType::DGRAM,
+        SocketFlags::CLOEXEC,
+        Some(protocol),
+    )
+    .context("make a socket for echo requests")?;
     sockopt::set_socket_timeout(
         &socket,
         sockopt::Timeout::Recv,

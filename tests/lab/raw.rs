@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::net::{
-    AddressFamily, Protocol, RecvFlags, SendFlags, SocketType, ipproto, recv, sendto, socket,
-    sockopt,
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto, recv, sendto,
+    socket_with, sockopt,
 };
 
 use crate::netns::Netns;
@@ -74,7 +74,13 @@ fn open(v6: bool, protocol: Protocol) -> Result<OwnedFd> {
     } else {
         AddressFamily::INET
     };
-    socket(family, SocketType::RAW, Some(protocol)).context("make a raw socket (it needs root)")
+    socket_with(
+        family,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        Some(protocol),
+    )
+    .context("make a raw socket (it needs root)")
 }
 
 fn destination(packet: &[u8]) -> Option<IpAddr> {

@@ -2,6 +2,7 @@
 //!
 //! Each test reads as a story and writes out what it expects.
 
+mod capabilities;
 mod choice;
 mod cluster;
 mod collisions;
@@ -22,6 +23,7 @@ mod paths;
 mod redirect;
 mod restart;
 mod surface;
+mod takeover;
 mod udp;
 mod untouched;
 mod whole;

@@ -3,13 +3,42 @@
 use std::path::Path;
 
 use anyhow::Result;
+use clap::{Args, ValueEnum};
 
-use super::{DumpArgs, DumpWhat, Output, print, print_json};
+use super::{Output, PlaceArgs, print, print_json};
 use crate::datapath::Pins;
 use crate::maps::KernelStore;
 use crate::observe::contents::Names;
 use crate::observe::server::{self, Question};
 use crate::observe::{contents, counters, text};
+
+/// What to dump.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DumpWhat {
+    /// Front ends and how many backends each has.
+    Frontends,
+    /// Front ends with each of their backends.
+    Backends,
+    /// Flows, established and pending.
+    Flows,
+    /// Counters of packets by outcome and hook.
+    Outcomes,
+    /// Everything that `plan --against` needs, as JSON.
+    State,
+}
+
+/// `dump`.
+#[derive(Clone, Debug, Args)]
+pub struct DumpArgs {
+    /// What to print
+    pub what: DumpWhat,
+    /// Places.
+    #[command(flatten)]
+    pub places: PlaceArgs,
+    /// Form of the output
+    #[arg(short, long, default_value = "table", value_name = "FORM")]
+    pub output: Output,
+}
 
 /// Prints one kind of entry. Needs no agent.
 pub(super) fn dump(args: &DumpArgs) -> Result<()> {

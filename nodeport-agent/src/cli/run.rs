@@ -31,6 +31,7 @@ pub(super) fn run(mut args: RunArgs, log: &LogArgs, file: Option<&ConfigFile>) -
     }
     if flags.is_set("cleanup") {
         return clean::clean(&CleanArgs {
+            stay: false,
             places: args.places.clone(),
         });
     }

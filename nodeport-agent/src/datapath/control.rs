@@ -125,6 +125,17 @@ impl ControlMap {
         })
     }
 
+    /// Tells the programs which packets may open a flow: [`control_flags::YIELD`], [`control_flags::YIELD_BUT_SYN`], or 0 for all.
+    ///
+    /// # Errors
+    /// [`DatapathError::Map`] if the map cannot be written.
+    pub fn set_yielding(&self, flags: u32) -> Result<(), DatapathError> {
+        self.change(|control| {
+            control.flags =
+                control.flags & !control_flags::YIELDING | flags & control_flags::YIELDING;
+        })
+    }
+
     /// Changes the value. A change that cannot be written did not happen.
     fn change<T>(&self, change: impl FnOnce(&mut Control) -> T) -> Result<T, DatapathError> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -186,7 +197,8 @@ fn adopt(
         } else {
             found.seed
         },
-        flags,
+        // Whom new connections belong to does not change because an agent starts.
+        flags: (found.flags & control_flags::YIELDING) | flags,
         hz,
         next_hop_max_age: NEXT_HOP_MAX_AGE_SECS * hz / 1024,
         fragment_max_age_secs: FRAGMENT_MAX_AGE_SECS,
@@ -258,6 +270,12 @@ mod tests {
         assert_eq!(control.route_generation, 42);
         assert_eq!(control.endpoint_generation, 9);
         assert_eq!(control.flags, 0);
+        let yielding = Control {
+            flags: control_flags::YIELD,
+            ..earlier
+        };
+        let control = adopt(yielding, 78, 1000, 0, SNAT, 1, 64);
+        assert_eq!(control.flags, control_flags::YIELD);
     }
 
     #[test]

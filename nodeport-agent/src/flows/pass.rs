@@ -153,7 +153,9 @@ impl<A: Copy + Eq + Hash, T: FlowTable<A>> Portion<'_, A, T> {
         clock: &mut dyn FnMut() -> Result<Now, E>,
     ) -> Result<(), E> {
         let now = clock()?;
-        for (key, flow) in entries {
+        // Those of kube-proxy's connections have no other half, and are looked after elsewhere.
+        let ours = |(_, flow): &&(FlowKey<A>, Flow<A>)| flow.flags & flow_flags::FOREIGN == 0;
+        for (key, flow) in entries.iter().filter(ours) {
             self.walked.seen += 1;
             let suspect = self.thorough || self.before.contains_key(key);
             if !suspect && surely_lives(self.lifetimes, self.kind, key.protocol, flow, now) {

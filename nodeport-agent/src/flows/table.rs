@@ -85,7 +85,10 @@ where
             let hops = entries.iter().filter_map(|(_, flow)| hop(flow, self.now));
             self.hops.borrow_mut().extend(hops);
             let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
-            for (key, flow) in entries {
+            for (key, flow) in entries
+                .iter()
+                .filter(|(_, flow)| flow.flags & flow_flags::FOREIGN == 0)
+            {
                 tally.see(key, flow, self.now_secs);
             }
             drop(tally);

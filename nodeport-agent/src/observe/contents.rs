@@ -152,7 +152,8 @@ fn flows_of<A: IpBytes>(
     entries.sort_unstable_by_key(|(key, _)| *key);
     let by_key: HashMap<FlowKey<A>, Flow<A>> = entries.iter().copied().collect();
     let mut rows = Vec::new();
-    for (key, flow) in &entries {
+    let ours = |(_, flow): &&(FlowKey<A>, Flow<A>)| flow.flags & flow_flags::FOREIGN == 0;
+    for (key, flow) in entries.iter().filter(ours) {
         let is_reply = flow.flags & flow_flags::REPLY != 0;
         let pair = by_key
             .get(&flow.pair(key.protocol))

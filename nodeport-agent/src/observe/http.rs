@@ -19,6 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// Most connections of one server at a time. Health checks and monitoring make a handful.
@@ -177,19 +178,27 @@ async fn converse(stream: TcpStream, answers: Answers) {
     }
 }
 
-/// Listens, again and again until it can (16.6), and answers. `tell` hears why it cannot, and `None` once it can.
+/// Listens, again and again until it can (16.6), and answers. `tell` hears why it cannot, and `None` once it can. While the port is lent to
+/// another process, it does not listen.
 pub async fn serve_at(
     address: SocketAddr,
     answers: Answers,
+    mut lent: watch::Receiver<bool>,
     mut tell: impl FnMut(Option<io::Error>) + Send,
 ) {
-    let listener = loop {
+    while lent.wait_for(|lent| !lent).await.is_ok() {
         match listen(address, false) {
-            Ok(listener) => break listener,
-            Err(error) => tell(Some(error)),
+            Ok(listener) => {
+                tell(None);
+                tokio::select! {
+                    () = serve(listener, Arc::clone(&answers)) => return,
+                    _ = lent.wait_for(|lent| *lent) => {}
+                }
+            }
+            Err(error) => {
+                tell(Some(error));
+                tokio::time::sleep(AGAIN).await;
+            }
         }
-        tokio::time::sleep(AGAIN).await;
-    };
-    tell(None);
-    serve(listener, answers).await;
+    }
 }

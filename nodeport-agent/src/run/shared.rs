@@ -47,6 +47,10 @@ pub(super) struct Shared {
     deaf: Mutex<BTreeMap<&'static str, String>>,
     service_health: OnceLock<Arc<ServiceHealth>>,
     sockets: OnceLock<SocketState>,
+    /// Of kube-proxy, if it or its rules are on this node.
+    beside: Mutex<Vec<String>>,
+    /// Whether the ports of our servers are lent to kube-proxy.
+    lent: watch::Sender<bool>,
     /// Of the source, once there is one.
     source: OnceLock<Progress>,
 }
@@ -89,6 +93,8 @@ impl Shared {
             deaf: Mutex::default(),
             service_health: OnceLock::new(),
             sockets: OnceLock::new(),
+            beside: Mutex::default(),
+            lent: watch::Sender::new(false),
             source: OnceLock::new(),
         }
     }
@@ -131,6 +137,26 @@ impl Shared {
     /// Health checks of Services have listeners from now on.
     pub(super) fn checks(&self, service_health: Arc<ServiceHealth>) {
         let _first: Result<(), _> = self.service_health.set(service_health);
+    }
+
+    /// Whether our servers are to leave their ports to kube-proxy.
+    pub(super) fn lent(&self) -> watch::Receiver<bool> {
+        self.lent.subscribe()
+    }
+
+    /// What is to be known of kube-proxy, and whether it gets the ports of our servers. News are logged.
+    pub(super) fn beside(&self, notes: Vec<String>, lent: bool) {
+        self.lent.send_replace(lent);
+        let mut beside = self.beside.lock().unwrap_or_else(PoisonError::into_inner);
+        for note in notes.iter().filter(|note| !beside.contains(note)) {
+            tracing::warn!("{note}");
+        }
+        *beside = notes;
+    }
+
+    /// Whether everything is written, and every device was looked at.
+    pub(super) fn is_ready(&self) -> bool {
+        self.synced().ready && self.observed.borrow().complete
     }
 
     /// Objects come from a source that is doing so.
@@ -226,6 +252,10 @@ impl Shared {
                 source::warnings(&source),
                 sockets.warning.iter().cloned().collect(),
                 synced.listeners.clone(),
+                self.beside
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .clone(),
             ]
             .concat(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -257,6 +257,7 @@ impl Agent {
             self.spawn(what, http::serve(listener, answers));
             return Ok(());
         }
+        let lent = shared.lent();
         let shared = Arc::clone(shared);
         let mut before = None;
         let tell = move |error: Option<io::Error>| {
@@ -273,7 +274,7 @@ impl Agent {
             before.clone_from(&problem);
             shared.listens(what, problem);
         };
-        self.spawn(what, http::serve_at(address, answers, tell));
+        self.spawn(what, http::serve_at(address, answers, lent, tell));
         Ok(())
     }
 }

@@ -46,7 +46,7 @@ pub(crate) fn forget<A: Family, T: Tables<A>>(
 /// (behaviours 17.3).
 ///
 /// # Errors
-/// A SYN from a backend is no reply, whatever its tuple says (A10): it goes on unmodified.
+/// A SYN from a backend is no reply, whatever its tuple says (A10), and a connection of kube-proxy's is not ours: both go on unmodified.
 #[inline(always)]
 pub(super) fn is_over<A: Family, T: Tables<A>>(
     tables: &T,
@@ -62,11 +62,16 @@ pub(super) fn is_over<A: Family, T: Tables<A>>(
         ..
     } = scratch;
     let opens = tcp::opens(segment.tcp);
-    if entry.is(flow_flags::REPLY) {
-        return if opens {
-            Err(Outcome::Untouched)
-        } else {
-            Ok(false)
+    let flags = entry.flags.get();
+    if flags & (flow_flags::REPLY | flow_flags::FOREIGN) != 0 {
+        return match (flags & flow_flags::FOREIGN != 0, opens) {
+            (false, false) => Ok(false),
+            // A client that begins anew with the ports of a connection of kube-proxy's.
+            (true, true) => {
+                tables.remove_flow(&segment.key);
+                Ok(true)
+            }
+            _ => Err(Outcome::Untouched),
         };
     }
     let generation = tables.control().endpoint_generation;

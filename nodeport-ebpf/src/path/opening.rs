@@ -105,6 +105,10 @@ fn may_come<A: Family, T: Tables<A>>(
 #[inline(always)]
 fn admit<A: Family, T: Tables<A>>(tables: &T, segment: &Segment<A>) -> Result<(), Outcome> {
     let key = &segment.key;
+    let yielding = tables.control().flags & control_flags::YIELDING;
+    if yielding & control_flags::YIELD != 0 {
+        return Err(Outcome::Untouched);
+    }
     // E14: what the kernel would call a martian is left to the kernel.
     if !key.source.can_be_source() || tables.address(&key.source) & address_flags::HOST != 0 {
         return Err(Outcome::MartianSource);
@@ -112,6 +116,9 @@ fn admit<A: Family, T: Tables<A>>(tables: &T, segment: &Segment<A>) -> Result<()
     let is_tcp = key.protocol == protocol::TCP;
     if is_tcp && tcp::opens(segment.tcp) {
         return Ok(());
+    }
+    if yielding != 0 {
+        return Err(Outcome::Untouched);
     }
     if T::HOOK == Hook::Xdp && is_tcp {
         return Err(Outcome::LeftToTc);

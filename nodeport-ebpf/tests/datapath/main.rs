@@ -30,3 +30,4 @@ mod straight;
 mod tables;
 mod udp;
 mod ways;
+mod yielding;
