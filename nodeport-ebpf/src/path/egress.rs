@@ -11,7 +11,6 @@ use crate::packet::Packet;
 use crate::scratch::Scratch;
 use crate::tables::Tables;
 use crate::wire::parse::Parse;
-use crate::wire::tcp;
 
 /// Decides on a packet whose network header, of family `A`, is at `network`.
 #[inline(always)]
@@ -46,14 +45,11 @@ fn run<A: Parse, P: Packet, T: Tables<A>>(
     if !tables.may_be_reply(key) {
         return Err(Outcome::Untouched.into());
     }
-    let entry = tables
-        .flow(key)
+    let established = tables.flow(key);
+    let entry = established
         .or_else(|| tables.pending(key))
         .filter(|entry| entry.is(flow_flags::AT_EGRESS))
         .ok_or(Outcome::Untouched)?;
-    // A SYN from the backend's port opens a connection of its own (A10).
-    if tcp::opens(scratch.segment.tcp) {
-        return Err(Outcome::Untouched.into());
-    }
+    known::replies(tables, scratch, entry, established.is_some())?;
     known::carry(packet, tables, scratch, entry)
 }

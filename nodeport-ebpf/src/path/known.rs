@@ -41,12 +41,38 @@ pub(crate) fn forget<A: Family, T: Tables<A>>(
     }
 }
 
+/// Makes sure that a packet from a backend, whose tuple has the entry of replies, is a reply.
+///
+/// # Errors
+/// A SYN opens a connection of its own, whatever its tuple says (A10). A SYN with ACK after a connection is over answers a SYN that did not
+/// pass by here: the client has gone on to talk to the backend itself, from the same port, and the flow is forgotten. Both go on unmodified.
+#[inline(always)]
+pub(super) fn replies<A: Family, T: Tables<A>>(
+    tables: &T,
+    scratch: &mut Scratch<A>,
+    entry: &Entry<A>,
+    established: bool,
+) -> Result<(), Outcome> {
+    let Scratch { segment, other, .. } = scratch;
+    if segment.tcp & tcp::SYN == 0 {
+        return Ok(());
+    }
+    if tcp::opens(segment.tcp) {
+        return Err(Outcome::Untouched);
+    }
+    if tcp::answers(segment.tcp) && state::is_closed(entry.tcp.get()) {
+        forget(tables, &segment.key, other, entry, established);
+        return Err(Outcome::Untouched);
+    }
+    Ok(())
+}
+
 /// Whether the packet begins something new although its tuple has a flow; then the flow is forgotten. That is a new SYN on a closed
 /// connection (B1), a retransmitted SYN without an answer after endpoints changed (B11), a datagram to an endpoint that no longer serves
 /// (behaviours 17.3).
 ///
 /// # Errors
-/// A SYN from a backend is no reply, whatever its tuple says (A10), and a connection of kube-proxy's is not ours: both go on unmodified.
+/// What is no reply, see [`replies`], and a connection of kube-proxy's, which is not ours: both go on unmodified.
 #[inline(always)]
 pub(super) fn is_over<A: Family, T: Tables<A>>(
     tables: &T,
@@ -54,6 +80,20 @@ pub(super) fn is_over<A: Family, T: Tables<A>>(
     entry: &Entry<A>,
     established: bool,
 ) -> Result<bool, Outcome> {
+    let flags = entry.flags.get();
+    let opens = tcp::opens(scratch.segment.tcp);
+    match flags & (flow_flags::REPLY | flow_flags::FOREIGN) {
+        0 => {}
+        flow_flags::REPLY => {
+            return replies(tables, scratch, entry, established).map(|()| false);
+        }
+        // A client that begins anew with the ports of a connection of kube-proxy's.
+        flow_flags::FOREIGN if opens => {
+            tables.remove_flow(&scratch.segment.key);
+            return Ok(true);
+        }
+        _ => return Err(Outcome::Untouched),
+    }
     let Scratch {
         segment,
         other,
@@ -61,19 +101,6 @@ pub(super) fn is_over<A: Family, T: Tables<A>>(
         serving,
         ..
     } = scratch;
-    let opens = tcp::opens(segment.tcp);
-    let flags = entry.flags.get();
-    if flags & (flow_flags::REPLY | flow_flags::FOREIGN) != 0 {
-        return match (flags & flow_flags::FOREIGN != 0, opens) {
-            (false, false) => Ok(false),
-            // A client that begins anew with the ports of a connection of kube-proxy's.
-            (true, true) => {
-                tables.remove_flow(&segment.key);
-                Ok(true)
-            }
-            _ => Err(Outcome::Untouched),
-        };
-    }
     let generation = tables.control().endpoint_generation;
     let outdated = entry.endpoint_generation.get() != generation;
     let over = if opens {

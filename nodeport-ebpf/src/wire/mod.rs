@@ -27,4 +27,11 @@ pub mod tcp {
     pub const fn opens(flags: u8) -> bool {
         flags & (SYN | ACK | RST) == SYN
     }
+
+    /// The second packet of a connection, and nothing else.
+    #[must_use]
+    #[inline(always)]
+    pub const fn answers(flags: u8) -> bool {
+        flags & (SYN | ACK | RST | FIN) == SYN | ACK
+    }
 }

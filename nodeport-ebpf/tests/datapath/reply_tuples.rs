@@ -42,6 +42,34 @@ fn two_ways_to_one_backend<A: Places>(world: &World<A>, first: End<A>, second: E
 }
 
 both! {
+    /// A client whose connection to a local backend is over opens another one from the same port, to the backend itself (a host process of the
+    /// cluster does): its replies are nobody's, the first of them and all that follow.
+    fn a_direct_connection_by_the_port_of_one_that_is_over_is_left_alone<A>() {
+        let world = World::<A>::new().node_port(&[(A::local(1), TARGET)]);
+        let (client, backend) = ((A::client(1), 40000), (A::local(1), TARGET));
+        let front_end = (A::NODE, NODE_PORT);
+        for (there, back) in [(SYN, SYN | ACK), (ACK, ACK | PSH), (FIN | ACK, FIN | ACK)] {
+            world.enters(UPLINK, &Build::tcp(client, front_end, there)).is(Outcome::ToLocalBackend);
+            let reply = world.leaves(UPLINK, &Build::tcp(backend, client, back));
+            reply.is(Outcome::ReplyFromStack);
+            assert_eq!(reply.seen().source(), front_end);
+        }
+        world.enters(UPLINK, &Build::tcp(client, backend, SYN)).passed_untouched(Outcome::Untouched);
+        for back in [SYN | ACK, ACK | PSH, FIN | ACK] {
+            let reply = world.leaves(UPLINK, &Build::tcp(backend, client, back));
+            reply.passed_untouched(Outcome::Untouched);
+        }
+        assert_eq!(world.sizes(), (0, 0));
+        // A connection that is not over keeps its replies, whatever flags they have (a retransmitted SYN with ACK).
+        world.enters(UPLINK, &Build::tcp(client, front_end, SYN));
+        for _ in 0..2 {
+            let reply = world.leaves(UPLINK, &Build::tcp(backend, client, SYN | ACK));
+            reply.is(Outcome::ReplyFromStack);
+        }
+    }
+}
+
+both! {
     /// A1: two clients with one source port, one backend. Each has its own source port towards the backend, and its own replies.
     fn two_clients_with_one_source_port_do_not_meet<A>() {
         let world = World::<A>::new().node_port(&[(A::remote(7), TARGET)]);
