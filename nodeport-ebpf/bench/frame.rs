@@ -2,16 +2,40 @@
 //!
 //! Invariant: the only place where pointers into a packet are made; each after a comparison of its own with the packet's end.
 
-use aya_ebpf::programs::XdpContext;
+use aya_ebpf::programs::{TcContext, XdpContext};
+
+/// Where a frame lies.
+pub(crate) trait Bounds {
+    /// The context's fields with the addresses of its first byte and of the end.
+    fn fields(&self) -> (*const u32, *const u32);
+}
+
+impl Bounds for XdpContext {
+    #[inline(always)]
+    fn fields(&self) -> (*const u32, *const u32) {
+        // SAFETY: addresses of fields of the context that the kernel gave.
+        unsafe { (&raw const (*self.ctx).data, &raw const (*self.ctx).data_end) }
+    }
+}
+
+impl Bounds for TcContext {
+    #[inline(always)]
+    fn fields(&self) -> (*const u32, *const u32) {
+        let skb = self.skb.skb;
+        // SAFETY: as above.
+        unsafe { (&raw const (*skb).data, &raw const (*skb).data_end) }
+    }
+}
 
 /// The `N` bytes at `at`.
 #[inline(always)]
-pub(crate) fn window<const N: usize>(ctx: &XdpContext, at: usize) -> Option<&mut [u8; N]> {
-    // SAFETY: addresses of context fields, read anew for each window: see the datapath's `kernel/window.rs`.
+pub(crate) fn window<const N: usize>(ctx: &impl Bounds, at: usize) -> Option<&mut [u8; N]> {
+    let (start, end) = ctx.fields();
+    // SAFETY: fields of the context, read anew for each window: see the datapath's `kernel/window.rs`.
     let (start, end) = unsafe {
         (
-            (&raw const (*ctx.ctx).data).read_volatile() as usize + at,
-            (&raw const (*ctx.ctx).data_end).read_volatile() as usize,
+            start.read_volatile() as usize + at,
+            end.read_volatile() as usize,
         )
     };
     if start + N > end {

@@ -18,10 +18,11 @@ mod sink;
 
 use abi::{Arrived, BACK, FORTH, Plan, Seen};
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
+use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::btf_maps::{Array, PerCpuArray};
 use aya_ebpf::helpers::generated::bpf_redirect;
-use aya_ebpf::macros::{btf_map, xdp};
-use aya_ebpf::programs::XdpContext;
+use aya_ebpf::macros::{btf_map, classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
 
 #[btf_map]
 static PLANS: Array<Plan, 2> = Array::new();
@@ -55,13 +56,23 @@ pub fn bench_emit_back(ctx: XdpContext) -> u32 {
 /// The far end. Drops what it counts; what is not ours goes on.
 #[xdp]
 pub fn bench_sink_forth(ctx: XdpContext) -> u32 {
-    sink::run::<FORTH>(&ctx).unwrap_or(XDP_PASS)
+    end::<FORTH>(&ctx)
+}
+
+/// The same in a Pod, whose device has no XDP program in any cluster.
+#[classifier]
+pub fn bench_sink_pod(ctx: TcContext) -> i32 {
+    if sink::run::<FORTH>(&ctx) {
+        TC_ACT_SHOT
+    } else {
+        TC_ACT_UNSPEC
+    }
 }
 
 /// The client's end, likewise.
 #[xdp]
 pub fn bench_sink_back(ctx: XdpContext) -> u32 {
-    sink::run::<BACK>(&ctx).unwrap_or(XDP_PASS)
+    end::<BACK>(&ctx)
 }
 
 /// The limit: no look at the packet.
@@ -80,6 +91,15 @@ pub fn bench_redirect_b(_ctx: XdpContext) -> u32 {
 #[xdp]
 pub fn bench_empty(_ctx: XdpContext) -> u32 {
     XDP_DROP
+}
+
+#[inline(always)]
+fn end<const WAY: u32>(ctx: &XdpContext) -> u32 {
+    if sink::run::<WAY>(ctx) {
+        XDP_DROP
+    } else {
+        XDP_PASS
+    }
 }
 
 #[inline(always)]

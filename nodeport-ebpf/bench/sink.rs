@@ -3,13 +3,17 @@
 //! Invariant: a packet is ours by its payload alone, so a datapath cannot lose one by sending it wrongly: it then counts as wrong.
 
 use super::abi::{Arrived, FORTH, MAGIC, PAYLOAD, Plan, SAMPLE};
-use super::frame::{fold, sum, window};
+use super::frame::{Bounds, fold, sum, window};
 use super::{ARRIVED, PLANS, SEEN};
-use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
-use aya_ebpf::programs::XdpContext;
+
+/// Whether the packet is ours, and was counted.
+#[inline(always)]
+pub(crate) fn run<const WAY: u32>(ctx: &impl Bounds) -> bool {
+    counted::<WAY>(ctx).is_some()
+}
 
 #[inline(always)]
-pub(crate) fn run<const WAY: u32>(ctx: &XdpContext) -> Option<u32> {
+fn counted<const WAY: u32>(ctx: &impl Bounds) -> Option<()> {
     let plan = PLANS.get(WAY)?;
     let arrived = ARRIVED.get_ptr_mut(WAY)?;
     // SAFETY: this CPU's own slot; programs of one device do not interrupt each other.
@@ -21,14 +25,13 @@ pub(crate) fn run<const WAY: u32>(ctx: &XdpContext) -> Option<u32> {
     };
     if ours.is_none() {
         arrived.others += 1;
-        return Some(XDP_PASS);
     }
-    Some(XDP_DROP)
+    ours
 }
 
 #[inline(always)]
 fn arrive<const WAY: u32, const N: usize, const HEADERS: usize>(
-    ctx: &XdpContext,
+    ctx: &impl Bounds,
     plan: &Plan,
     arrived: &mut Arrived,
 ) -> Option<()> {
@@ -53,7 +56,7 @@ fn arrive<const WAY: u32, const N: usize, const HEADERS: usize>(
 /// Writes down a flow's tuple and the pass.
 #[inline(always)]
 fn learn<const WAY: u32, const N: usize, const HEADERS: usize>(
-    ctx: &XdpContext,
+    ctx: &impl Bounds,
     pass: u16,
     flow: u32,
     arrived: &mut Arrived,
@@ -81,7 +84,7 @@ fn learn<const WAY: u32, const N: usize, const HEADERS: usize>(
 
 /// Both checksums over every byte, and the ports.
 #[inline(always)]
-fn is_right<const N: usize, const HEADERS: usize>(ctx: &XdpContext, plan: &Plan) -> Option<bool> {
+fn is_right<const N: usize, const HEADERS: usize>(ctx: &impl Bounds, plan: &Plan) -> Option<bool> {
     let frame = *window::<HEADERS>(ctx, 0)?;
     let payload = window::<PAYLOAD>(ctx, HEADERS)?;
     let at = HEADERS - 8 - 2 * N;

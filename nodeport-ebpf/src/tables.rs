@@ -373,6 +373,8 @@ pub trait Tables<A: Copy>: Services<A> {
     fn take_reject(&self) -> bool;
     /// Whether a connected socket of this host owns packets with this tuple (edge-cases J2, J3).
     fn host_owns(&self, key: &FlowKey<A>) -> bool;
+    /// Whether packets can be handed to the other end of a device.
+    fn has_peer(&self, device: u32) -> bool;
     /// Asks the kernel's routing tables.
     fn route(&self, query: &RouteQuery<A>, answer: &mut Route<A>);
 }

@@ -5,10 +5,14 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use aya::maps::{Array, MapData, PerCpuArray};
-use aya::programs::xdp::XdpLink;
-use aya::programs::{TestRun as _, TestRunAttrs, TestRunOptions, Xdp, XdpMode};
+use aya::programs::links::FdLink;
+use aya::programs::tc::TcAttachOptions;
+use aya::programs::{
+    LinkOrder, Program, SchedClassifier, TcAttachType, TestRun as _, TestRunAttrs, TestRunOptions,
+    Xdp, XdpMode,
+};
 use aya::{Ebpf, EbpfLoader};
 use nodeport_tests::Netns;
 
@@ -30,7 +34,7 @@ pub(crate) struct Helper {
     object: Ebpf,
     plans: Array<MapData, [u8; PLAN]>,
     arrived: PerCpuArray<MapData, [u64; 5]>,
-    links: Vec<XdpLink>,
+    links: Vec<FdLink>,
 }
 
 /// What arrived so far at one end.
@@ -63,6 +67,17 @@ fn object_path() -> PathBuf {
     )
 }
 
+fn attach_xdp(xdp: &mut Xdp, netns: &Netns, device: &str) -> Result<FdLink> {
+    let link = netns.run(|| xdp.attach(device, XdpMode::Driver))??;
+    Ok(xdp.take_link(link)?.try_into()?)
+}
+
+fn attach_tc(tc: &mut SchedClassifier, netns: &Netns, device: &str) -> Result<FdLink> {
+    let options = || TcAttachOptions::TcxOrder(LinkOrder::default());
+    let link = netns.run(|| tc.attach_with_options(device, TcAttachType::Ingress, options()))??;
+    Ok(tc.take_link(link)?.try_into()?)
+}
+
 impl Helper {
     /// Loads the object with room for this many flows; `redirect`: the devices that the bare redirect sends to, forth and back.
     pub(crate) fn load(flows: u32, redirect: [u32; 2]) -> Result<Self> {
@@ -74,8 +89,12 @@ impl Helper {
             .load_file(&path)
             .with_context(|| format!("load {}", path.display()))?;
         for (name, program) in object.programs_mut() {
-            let program: &mut Xdp = program.try_into()?;
-            program.load().with_context(|| format!("load {name}"))?;
+            let loaded = match program {
+                Program::Xdp(program) => program.load(),
+                Program::SchedClassifier(program) => program.load(),
+                other => bail!("{name}: {other:?}"),
+            };
+            loaded.with_context(|| format!("load {name}"))?;
         }
         let mut map = |name: &str| {
             object
@@ -90,16 +109,15 @@ impl Helper {
         })
     }
 
-    /// Attaches one of the programs to a device.
+    /// Attaches one of the programs to a device: those of XDP natively, those of TC to packets that come in.
     pub(crate) fn attach(&mut self, program: &str, netns: &Netns, device: &str) -> Result<()> {
-        let xdp = self.object.program_mut(program);
-        let xdp: &mut Xdp = xdp
-            .with_context(|| format!("no program {program}"))?
-            .try_into()?;
-        let link = netns
-            .run(|| xdp.attach(device, XdpMode::Driver))?
-            .with_context(|| format!("attach {program} to {device}"))?;
-        self.links.push(xdp.take_link(link)?);
+        let found = self.object.program_mut(program);
+        let link = match found.with_context(|| format!("no program {program}"))? {
+            Program::SchedClassifier(tc) => attach_tc(tc, netns, device),
+            other => attach_xdp(other.try_into()?, netns, device),
+        };
+        let link = link.with_context(|| format!("attach {program} to {device}"))?;
+        self.links.push(link);
         Ok(())
     }
 

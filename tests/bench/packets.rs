@@ -71,7 +71,12 @@ impl Ready {
         let devices = [stage.index(&FABRIC)?, stage.index(&UPLINK)?];
         let mut helper = Helper::load(traffic.flows.max(1), devices)?;
         let far = far_end(traffic);
-        helper.attach("bench_sink_forth", stage.space(far), far.name)?;
+        let sink = if traffic.shape.local {
+            "bench_sink_pod"
+        } else {
+            "bench_sink_forth"
+        };
+        helper.attach(sink, stage.space(far), far.name)?;
         helper.attach("bench_sink_back", stage.space(&CLIENT), CLIENT.name)?;
         let arguments = format!("{} {more}", flags(traffic.flows));
         let agent = candidate.set_up(&stage, &mut helper, &traffic.shape, &arguments)?;

@@ -164,7 +164,7 @@ impl<'k, A: Text + Ip + IpBytes> Pair<'k, A> {
 /// What a redirection to a next hop and one to a neighbour have in common: the kernel returns one code for both.
 fn redirected(verdict: Verdict) -> Action {
     match verdict.action {
-        Action::Resolve => Action::Transmit,
+        Action::Resolve | Action::Deliver => Action::Transmit,
         other => other,
     }
 }

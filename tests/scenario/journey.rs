@@ -134,6 +134,7 @@ impl Way<'_> {
             }
             Action::Pass | Action::Transmit => "out",
             Action::Resolve => "resolve",
+            Action::Deliver => "deliver",
         };
         let name = &self.place.device(verdict.device).name;
         let (link, bytes) = frame.bytes.split_at(ETHERNET_LEN);

@@ -326,6 +326,13 @@ impl<A: KernelFamily, H: AtHook> Tables<A> for KernelTables<H> {
         }
     }
 
+    #[inline(always)]
+    fn has_peer(&self, device: u32) -> bool {
+        // SAFETY: the entry stays readable for the packet's life (RCU); the agent replaces entries, and never writes into one.
+        let device = unsafe { DEVICES.get(device) };
+        device.is_some_and(|device| device.flags & device_flags::PEER != 0)
+    }
+
     #[inline(never)]
     fn route(&self, query: &RouteQuery<A>, answer: &mut Route<A>) {
         answer.status = RouteStatus::None;

@@ -111,6 +111,8 @@ fn finish(hook: Hook, verdict: Verdict) -> i32 {
         Action::Drop => TC_ACT_SHOT,
         // SAFETY: no pointers.
         Action::Transmit => (unsafe { generated::bpf_redirect(verdict.device, 0) }) as i32,
+        // SAFETY: no pointers. The kernel would drop the packet if the other end were in this namespace, see PEER.
+        Action::Deliver => (unsafe { generated::bpf_redirect_peer(verdict.device, 0) }) as i32,
         Action::Resolve => {
             // SAFETY: without parameters the kernel looks up route and neighbour itself.
             let action = unsafe {

@@ -39,7 +39,7 @@ pub(crate) fn run(ctx: &XdpContext) -> u32 {
 fn finish(verdict: Verdict) -> u32 {
     count(Hook::Xdp, verdict.outcome);
     match verdict.action {
-        Action::Pass | Action::Resolve => XDP_PASS,
+        Action::Pass | Action::Resolve | Action::Deliver => XDP_PASS,
         Action::Drop => XDP_DROP,
         Action::Transmit => {
             // SAFETY: no pointers. Devices that cannot receive such frames were sorted out by XDP_TARGET. The result is an action.

@@ -29,6 +29,9 @@ pub enum Action {
     Drop,
     /// Leaves by the verdict's device as it is, link-layer header included.
     Transmit,
+    /// The same, by the device at the other end of the verdict's device (TC ingress only): it has arrived in its Pod then, without having
+    /// waited for this CPU once more.
+    Deliver,
     /// Leaves by the verdict's device; the kernel finds the neighbour and writes the link-layer header (TC only).
     Resolve,
 }

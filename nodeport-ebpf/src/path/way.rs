@@ -191,7 +191,16 @@ pub(crate) fn send<A: Family, P: Packet, T: Tables<A>>(
             let [d0, d1, d2, d3, d4, d5] = hop.destination_mac;
             let [s0, s1, s2, s3, s4, s5] = hop.source_mac;
             *addresses = [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5];
-            (Action::Transmit, hop.device)
+            let is_there = T::HOOK == Hook::TcIngress
+                && entry.flags.get() & (flow_flags::LOCAL_BACKEND | flow_flags::REPLY)
+                    == flow_flags::LOCAL_BACKEND
+                && tables.has_peer(hop.device);
+            let action = if is_there {
+                Action::Deliver
+            } else {
+                Action::Transmit
+            };
+            (action, hop.device)
         }
         Way::Hop => (Action::Resolve, entry.next_hop.get().device),
         Way::Neighbour => (Action::Resolve, found),

@@ -338,6 +338,11 @@ impl<A: SimFamily, const HOOK: usize> Tables<A> for View<'_, A, HOOK> {
         self.tables.sockets.contains(key)
     }
 
+    fn has_peer(&self, device: u32) -> bool {
+        let device = self.node.devices.get(&device);
+        device.is_some_and(|device| device.flags & device_flags::PEER != 0)
+    }
+
     fn route(&self, query: &RouteQuery<A>, answer: &mut tables::Route<A>) {
         answer.status = RouteStatus::None;
         let Some(route) = self.tables.route_to(&query.destination) else {

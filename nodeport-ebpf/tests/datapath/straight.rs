@@ -1,6 +1,8 @@
 //! Straight to the devices of this node's Pods, past the host's stack, if so configured (`REDIRECT_LOCAL`).
 
-use nodeport_common::{Hook, Outcome, backend_flags, control_flags, flow_flags, protocol};
+use nodeport_common::{
+    Hook, Outcome, backend_flags, control_flags, device_flags, flow_flags, protocol,
+};
 use nodeport_ebpf::path::Action;
 use nodeport_ebpf::tables::RouteStatus;
 
@@ -37,11 +39,35 @@ both! {
         assert!(world.tables().replies_noted.borrow().is_empty());
     }
 
+    /// A Pod's device whose other end is in the Pod is passed by as well, for packets from outside and from Pods. Replies leave as ever, and
+    /// so does what XDP carries.
+    fn packets_are_handed_to_the_pod_where_that_is_possible<A>() {
+        let mut world = straight::<A>();
+        for pod in [POD1, POD2] {
+            world.node.devices.get_mut(&pod).unwrap().flags |= device_flags::PEER;
+        }
+        let client = (A::client(1), 40000);
+        for flags in [SYN, ACK, ACK | PSH] {
+            let there = world.enters(UPLINK, &packet(flags));
+            there.is(Outcome::ToLocalBackend).arrived_by(POD1);
+            assert_eq!((there.seen().to_mac, there.seen().from_mac), (POD1_OWN_MAC, POD1_MAC));
+        }
+        let back = world.enters(POD1, &Build::tcp((A::local(1), TARGET), client, SYN | ACK));
+        back.is(Outcome::ReplyRedirected).left_by(UPLINK);
+        let pod = (A::local(2), 40000);
+        world.enters(POD2, &Build::tcp(pod, (A::NODE, NODE_PORT), SYN)).arrived_by(POD1);
+        let reply = Build::tcp((A::local(1), TARGET), pod, SYN | ACK);
+        world.enters(POD1, &reply).is(Outcome::ReplyRedirected).left_by(POD2);
+        world.node.devices.get_mut(&POD1).unwrap().flags |= device_flags::XDP_TARGET;
+        let late = Build::tcp((A::client(2), 40000), (A::NODE, NODE_PORT), SYN);
+        world.enters(UPLINK, &late).left_by(POD1);
+    }
+
     /// A Pod's device that takes frames of XDP gets them so.
     fn xdp_does_it_where_the_device_takes_its_frames<A>() {
         let mut world = straight::<A>();
         let device = world.node.devices.get_mut(&POD1).unwrap();
-        device.flags |= nodeport_common::device_flags::XDP_TARGET;
+        device.flags |= device_flags::XDP_TARGET;
         let there = world.enters(UPLINK, &packet(SYN));
         assert!(there.tc.is_none());
         there.left_by(POD1);

@@ -53,10 +53,21 @@ impl<A: Wire> Trip<A> {
     /// Asserts that the frame left by a device with its link-layer header written.
     #[track_caller]
     pub fn left_by(&self, device: u32) -> &Self {
+        self.left_as(Action::Transmit, device)
+    }
+
+    /// Asserts that the frame got to the other end of a device, with its link-layer header written.
+    #[track_caller]
+    pub fn arrived_by(&self, device: u32) -> &Self {
+        self.left_as(Action::Deliver, device)
+    }
+
+    #[track_caller]
+    fn left_as(&self, action: Action, device: u32) -> &Self {
         let verdict = self.verdict();
         assert_eq!(
             (verdict.action, verdict.device),
-            (Action::Transmit, device),
+            (action, device),
             "{self:?}"
         );
         self

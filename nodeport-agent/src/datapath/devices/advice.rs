@@ -84,6 +84,7 @@ mod tests {
                 controller: None,
                 mac: [0; 6],
                 mtu: 1500,
+                has_peer: false,
                 xdp: XdpState::default(),
                 addresses: vec![Assigned {
                     address: address.parse().expect("an address"),

@@ -204,6 +204,9 @@ fn value(link: &Link, role: Role, fallback: &Fallback) -> Device {
     if link.hardware != hardware::ETHER {
         flags |= device_flags::NO_ETHERNET;
     }
+    if role == Role::Pod && link.has_peer {
+        flags |= device_flags::PEER;
+    }
     Device {
         flags,
         address4: primary4(link).unwrap_or(fallback.v4),

@@ -17,9 +17,22 @@ fn link(name: &str, kind: &str) -> Link {
         controller: None,
         mac: [2, 0, 0, 0, 0, 1],
         mtu: 1500,
+        has_peer: false,
         xdp: XdpState::default(),
         addresses: Vec::new(),
     }
+}
+
+#[test]
+fn a_pod_is_handed_its_packets_if_its_veth_leads_into_another_namespace() {
+    let role = |role| {
+        let mut there = link("pod", "veth");
+        there.has_peer = true;
+        let flags = |link| value(link, role, &Fallback::default()).flags & device_flags::PEER;
+        (flags(&there), flags(&link("pod", "veth")))
+    };
+    assert_eq!(role(Role::Pod), (device_flags::PEER, 0));
+    assert_eq!(role(Role::Uplink), (0, 0));
 }
 
 fn assigned(text: &str) -> Assigned {

@@ -35,6 +35,8 @@ pub struct Link {
     pub mac: [u8; 6],
     /// MTU in bytes.
     pub mtu: u32,
+    /// Whether it is a veth whose other end is in another network namespace.
+    pub has_peer: bool,
     /// Its XDP program. Says nothing about what the device is for.
     pub xdp: XdpState,
     /// Its addresses, in the kernel's order.

@@ -149,6 +149,7 @@ fn link(message: &LinkMessage) -> Link {
         controller: None,
         mac: [0; 6],
         mtu: 0,
+        has_peer: false,
         xdp: XdpState::default(),
         addresses: Vec::new(),
     };
@@ -168,10 +169,14 @@ fn link(message: &LinkMessage) -> Link {
                 link.mac = bytes.as_slice().try_into().unwrap_or_default();
             }
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            // Told only of what is in another namespace.
+            LinkAttribute::LinkNetNsId(_) => link.has_peer = true,
             LinkAttribute::Xdp(states) => link.xdp = xdp(states),
             _ => {}
         }
     }
+    // Of others, such as tunnels, the namespace says something else.
+    link.has_peer &= link.kind == "veth";
     link
 }
 
