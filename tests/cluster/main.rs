@@ -4,10 +4,13 @@
 
 mod churn;
 mod credentials;
+mod daemonset;
 mod faults;
 mod load;
+mod nodes;
 mod oracle;
 mod real;
 mod services;
 mod soak;
+mod takeover;
 mod world;

@@ -1,7 +1,7 @@
 //! The programs of a Kubernetes cluster, for the cluster tier, and Helm for the chart: built from the Go modules below `tests/kubernetes`, once.
 //!
 //! Owns which programs there are and where they are kept. Refuses to know how they are started. Invariant: a program is kept under
-//! a name made of its module's `go.mod` and `go.sum`, so a changed version is another file.
+//! a name made of its module's `go.mod`, `go.sum` and own sources, so a changed version is another file.
 
 mod go;
 
@@ -231,9 +231,25 @@ fn fingerprint(source: &Path) -> Result<String> {
         let path = source.join(file);
         text.extend(std::fs::read(&path).with_context(|| format!("read {}", path.display()))?);
     }
-    // A program of our own has its text here.
-    text.extend(std::fs::read(source.join("main.go")).unwrap_or_default());
+    for file in own_files(source)? {
+        text.extend(std::fs::read(&file).with_context(|| format!("read {}", file.display()))?);
+    }
     sha256(&text)
+}
+
+/// The text of a program of our own, which is beside its `go.mod`.
+fn own_files(source: &Path) -> Result<Vec<PathBuf>> {
+    let entries =
+        std::fs::read_dir(source).with_context(|| format!("list {}", source.display()))?;
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "go") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 /// The first 16 digits of the SHA-256 of a text.
@@ -284,5 +300,11 @@ mod tests {
         let two = fingerprint(directory.path()).unwrap();
         assert_eq!(one.len(), 16);
         assert_ne!(one, two);
+        file("main.go", "package main").unwrap();
+        let three = fingerprint(directory.path()).unwrap();
+        file("more.go", "package main").unwrap();
+        let four = fingerprint(directory.path()).unwrap();
+        assert_ne!(two, three);
+        assert_ne!(three, four);
     }
 }

@@ -5,9 +5,9 @@
 
 mod summary;
 
-use crate::{build, kubernetes, packages, shell};
+use crate::{build, image, kubernetes, packages, shell};
 use anyhow::{Context as _, Result, bail};
-use nodeport_tests::k8s::programs::VARIABLE;
+use nodeport_tests::k8s::{image::AGENT_VARIABLE, programs::VARIABLE};
 use std::{
     env,
     ffi::OsString,
@@ -27,13 +27,10 @@ const NEEDS_NOTHING: &[&str] = &["unit", "scenario"];
 /// The tier with a real API server, whose programs take minutes to build for the first time.
 const CLUSTER: &str = "cluster";
 
-/// Tiers that run only if they are named.
-const ONLY_IF_NAMED: &[&str] = &[CLUSTER];
-
 /// What `cargo xtask test` is asked to do.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Tiers to run; all but `cluster` if none is named
+    /// Tiers to run; all if none is named
     #[arg(value_name = "TIER")]
     tiers: Vec<String>,
     /// Arguments for the test programs, such as a part of a test's name
@@ -84,8 +81,8 @@ pub(crate) fn main(args: &Args) -> Result<()> {
         let mut environment = Vec::new();
         environment.extend(agent.map(|agent| ("NODEPORT_AGENT", agent.clone().into_os_string())));
         if tier.name == CLUSTER {
-            match kubernetes::real_nodes() {
-                Ok(programs) => environment.push((VARIABLE, programs)),
+            match cluster() {
+                Ok(more) => environment.extend(more),
                 Err(reason) => {
                     reports.push(Report::skipped(&tier.name, format!("{reason:#}")));
                     continue;
@@ -110,8 +107,7 @@ struct Tier {
 impl Tier {
     /// Whether it runs if these are named on the command line.
     fn is_chosen(&self, named: &[String]) -> bool {
-        named.contains(&self.name)
-            || (named.is_empty() && !ONLY_IF_NAMED.contains(&self.name.as_str()))
+        named.is_empty() || named.contains(&self.name)
     }
 
     fn is_needy(&self) -> bool {
@@ -162,6 +158,14 @@ fn prepare() -> Result<PathBuf> {
     packages::ensure_tools()?;
     nodeport_tests::mount_bpffs()?;
     Ok(build::all(false)?.agent)
+}
+
+/// What the cluster tier needs beside that: the programs of Kubernetes, and the agent's image.
+fn cluster() -> Result<[(&'static str, OsString); 2]> {
+    Ok([
+        (VARIABLE, kubernetes::real_nodes()?),
+        (AGENT_VARIABLE, image::usual()?.into_os_string()),
+    ])
 }
 
 fn run(tier: &Tier, environment: &[(&str, OsString)], arguments: &[String]) -> Result<Report> {

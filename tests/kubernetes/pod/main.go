@@ -4,6 +4,7 @@
 //	pod serve [PORT]     HTTP and an echo over UDP, both answering with who they are and who asked
 //	pod get URL          one HTTP request; prints the answer
 //	pod lookup NAME      asks DNS; prints the addresses
+//	pod load ADDRESS...  requests without end, until the standard input ends; prints what became of them (load.go)
 //
 // A server that is told to end (SIGTERM) goes on for $DRAIN_SECONDS, as a preStop hook that sleeps would have it.
 package main
@@ -41,6 +42,8 @@ func run(words []string) error {
 		return get(words[1])
 	case len(words) == 2 && words[0] == "lookup":
 		return lookup(words[1])
+	case len(words) >= 2 && words[0] == "load":
+		return load(words[1:])
 	}
 	return errors.New("usage: pod pause | serve [PORT] | get URL | lookup NAME")
 }

@@ -5,11 +5,24 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+
+/// The environment variable that names the agent's own image, as `cargo xtask image` makes it.
+pub const AGENT_VARIABLE: &str = "NODEPORT_IMAGE";
+
+/// The file of the agent's own image.
+///
+/// # Errors
+/// If the environment does not name it.
+pub fn agent_from_environment() -> Result<PathBuf> {
+    std::env::var_os(AGENT_VARIABLE).map(PathBuf::from).with_context(|| {
+        format!("{AGENT_VARIABLE} is not set: `cargo xtask test cluster` builds the image and sets it")
+    })
+}
 
 /// Packs a static program as `/bin/NAME` of an image, run with these arguments unless others are given.
 ///

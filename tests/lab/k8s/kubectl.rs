@@ -41,6 +41,27 @@ impl Kubectl {
         self.with_input(&words, "")
     }
 
+    /// The same, with something on its standard input (`--filename -`).
+    ///
+    /// # Errors
+    /// If it fails.
+    pub fn run_with(&self, words: &str, input: &str) -> Result<String> {
+        let words: Vec<_> = words.split_whitespace().collect();
+        self.with_input(&words, input)
+    }
+
+    /// The process that [`Self::run`] would start, and the namespace to start it in: for one that goes on while others run.
+    #[must_use]
+    pub fn command(&self, words: &str) -> (Command, Netns) {
+        let mut command = Command::new(&self.program);
+        command.arg("--kubeconfig").arg(&self.kubeconfig);
+        // Discovery is kept in the home directory otherwise, where a cluster of yesterday may have the same address.
+        let cache = self.kubeconfig.with_extension("cache");
+        command.arg("--cache-dir").arg(cache);
+        command.args(words.split_whitespace());
+        (command, self.netns.clone())
+    }
+
     /// `kubectl apply` of objects in YAML or JSON.
     ///
     /// # Errors
@@ -61,17 +82,13 @@ impl Kubectl {
     }
 
     fn with_input(&self, words: &[&str], input: &str) -> Result<String> {
-        let mut command = Command::new(&self.program);
-        command.arg("--kubeconfig").arg(&self.kubeconfig);
-        // Discovery is kept in the home directory otherwise, where a cluster of yesterday may have the same address.
-        let cache = self.kubeconfig.with_extension("cache");
-        command.arg("--cache-dir").arg(cache).args(words);
+        let (mut command, netns) = self.command("");
         command
+            .args(words)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let mut child = self
-            .netns
+        let mut child = netns
             .run(|| command.spawn())?
             .with_context(|| format!("start {}", self.program.display()))?;
         let mut stdin = child.stdin.take().context("kubectl's standard input")?;
