@@ -241,7 +241,7 @@ fn devices_are_covered_as_they_come_and_let_go_as_they_go_h4() {
             let mut node = Node::new();
             node.start();
             let links = || {
-                sh("ls /sys/fs/bpf/nodeport/v1/links | wc -l")
+                sh("ls /sys/fs/bpf/nodeport/v2/links | wc -l")
                     .trim()
                     .to_owned()
             };

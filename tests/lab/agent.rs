@@ -238,7 +238,7 @@ impl Agent {
     /// Where a map is pinned.
     #[must_use]
     pub fn map_path(&self, map: &str) -> PathBuf {
-        self.pin_dir.join("v1/maps").join(map)
+        self.pin_dir.join(format!("v{ABI_VERSION}/maps")).join(map)
     }
 
     /// Where links are pinned.
