@@ -33,6 +33,11 @@ pub(crate) fn make_threaded(netns: &Netns, device: &str) -> Result<()> {
 /// The NAPI threads of a device of this name, in whatever namespace it is.
 pub(crate) fn threads(device: &str) -> Vec<Pid> {
     let prefix = format!("napi/{device}-");
+    named(|comm| comm.starts_with(&prefix))
+}
+
+/// Threads by what they are called.
+fn named(matches: impl Fn(&str) -> bool) -> Vec<Pid> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };
@@ -40,10 +45,18 @@ pub(crate) fn threads(device: &str) -> Vec<Pid> {
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     pids.filter(|pid| {
-        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.starts_with(&prefix))
+        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| matches(&comm))
     })
     .filter_map(Pid::from_raw)
     .collect()
+}
+
+/// The thread that takes over when packets keep a core's softirqs busy.
+pub(crate) fn softirq_thread(core: usize) -> Result<Pid> {
+    let name = format!("ksoftirqd/{core}");
+    named(|comm| comm.trim_end() == name)
+        .pop()
+        .with_context(|| format!("there is no {name}"))
 }
 
 /// Puts a device's NAPI threads on a core.

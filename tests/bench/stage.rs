@@ -132,11 +132,11 @@ impl Stage {
         Ok(index.trim().parse()?)
     }
 
-    /// Puts the node's NAPI threads on their core, and returns them. To be done again after XDP was attached or GRO switched.
+    /// Puts the node's NAPI threads on their core, and returns them, with the one that carries on what they raised. To be done again after XDP was attached or GRO switched.
     ///
     /// The ends have no such threads: they receive within those of the node that sent to them.
     pub(crate) fn pin() -> Result<Vec<rustix::process::Pid>> {
-        let mut threads = Vec::new();
+        let mut threads = vec![napi::softirq_thread(NODE_CORE)?];
         for device in OF_NODE {
             threads.extend(napi::pin(device.name, NODE_CORE)?);
         }

@@ -252,10 +252,7 @@ impl Shared {
                 source::warnings(&source),
                 sockets.warning.iter().cloned().collect(),
                 synced.listeners.clone(),
-                self.beside
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .clone(),
+                self.notes(),
             ]
             .concat(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -278,6 +275,12 @@ impl Shared {
             not_honoured: self.not_honoured.clone(),
             outcomes,
         }
+    }
+
+    /// What is to be known of kube-proxy.
+    fn notes(&self) -> Vec<String> {
+        let beside = self.beside.lock().unwrap_or_else(PoisonError::into_inner);
+        beside.clone()
     }
 
     /// Servers that cannot listen, in words.

@@ -263,7 +263,7 @@ pub(super) fn carry<A: Family, P: Packet, T: Tables<A>>(
     let outcome = outcome(entry.flags.get(), way.forwards());
     let found = scratch.route.hop.device;
     let verdict = send(packet, tables, entry, found, way, outcome)?;
-    if T::HOOK == Hook::Xdp && scratch.is_established && verdict.action == Action::Transmit {
+    if T::HOOK == Hook::Xdp && scratch.is_established && verdict.action != Action::Resolve {
         line::refresh(tables, scratch, entry, seen);
     }
     Ok(verdict)

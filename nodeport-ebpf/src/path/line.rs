@@ -21,7 +21,7 @@ use crate::wire::parse::Segment;
 use crate::wire::{Family, tcp};
 
 /// Packets of one direction of a flow before it gets a line: what short flows sent is always in their counters.
-const BUSY: u64 = 64;
+const BUSY: u64 = 16;
 /// Seconds without a packet after which a flow is not busy any more. Flows that idled for long may be expired at any moment, and then have
 /// no line; the shortest lifetime is longer than this.
 const PAUSE_SECS: u32 = 2;
@@ -61,15 +61,20 @@ pub(super) fn carry<A: Family, P: Packet, T: Tables<A>>(
         return Ok(None);
     }
     let length = u64::from(segment.headers.length);
-    nat::translate(packet, segment, line.translation.get().ends(), true)
+    let forwards = owner.flags & flow_flags::REDIRECT != 0;
+    nat::translate(packet, segment, line.translation.get().ends(), forwards)
         .ok_or(Stop::Drop(Outcome::RewriteFailed))?;
     let counts = line.counts.get();
     line.counts.set(counts + Line::<A>::PACKET + length);
+    let outcome = outcome(owner.flags, forwards);
+    if !forwards {
+        return Ok(Some(Verdict::pass(outcome)));
+    }
     *packet
         .window::<12>(0)
         .ok_or(Stop::Drop(Outcome::RewriteFailed))? = line.macs.get();
     Ok(Some(Verdict {
-        outcome: outcome(owner.flags, true),
+        outcome,
         action: Action::Transmit,
         device: line.device.get(),
     }))
@@ -81,10 +86,15 @@ fn generations<A>(owner: &LineOwner<A>, control: &Control) -> u32 {
     both(owner, control.route_generation, control.endpoint_generation)
 }
 
-/// Their low halves in one word: a line does not live for 65,536 generations. Only datagrams of clients are judged by endpoints.
+/// Their low halves in one word: a line does not live for 65,536 generations. Only datagrams of clients are judged by endpoints, and who goes
+/// through the stack has no next hop.
 #[inline(always)]
 const fn both<A>(owner: &LineOwner<A>, routes: u32, endpoints: u32) -> u32 {
-    let routes = routes & 0xffff;
+    let routes = if owner.flags & flow_flags::REDIRECT == 0 {
+        0
+    } else {
+        routes & 0xffff
+    };
     if owner.protocol == protocol::UDP && owner.flags & flow_flags::REPLY == 0 {
         routes | endpoints << 16
     } else {
@@ -96,7 +106,8 @@ const fn both<A>(owner: &LineOwner<A>, routes: u32, endpoints: u32) -> u32 {
 #[inline(always)]
 fn suits<A: Family>(owner: &LineOwner<A>, segment: &Segment<A>) -> bool {
     let headers = &segment.headers;
-    segment.tcp & JUDGED == 0 && headers.ttl > 1 && headers.length <= u32::from(owner.mtu)
+    let fits = headers.ttl > 1 && headers.length <= u32::from(owner.mtu);
+    segment.tcp & JUDGED == 0 && (fits || owner.flags & flow_flags::REDIRECT == 0)
 }
 
 /// After a packet of an established flow was carried the long way: brings what its line counted to the flow, and makes it a line if it is
@@ -139,7 +150,9 @@ pub(super) fn refresh<A: Family, T: Tables<A>>(
     let is_busy =
         entry.packets.get() >= BUSY && now.wrapping_sub(seen) <= hz.wrapping_mul(PAUSE_SECS);
     // In generic mode, a flow may lead to a device that takes no such frames from an uplink in native mode.
-    if is_busy && entry.tcp.get() & CLOSING == 0 && entry.is(flow_flags::XDP_TARGET) {
+    let flags = entry.flags.get() & (flow_flags::REDIRECT | flow_flags::XDP_TARGET);
+    let is_xdps = flags != flow_flags::REDIRECT;
+    if is_busy && entry.tcp.get() & CLOSING == 0 && is_xdps {
         line.epoch.set(*epoch);
         line.made.set(now);
         make(line, &segment.key, entry);

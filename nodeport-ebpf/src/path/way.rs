@@ -51,7 +51,7 @@ pub(crate) fn way<A: Family, P: Packet, T: Tables<A>>(
         .into());
     }
     if !entry.is(flow_flags::REDIRECT) {
-        return if T::HOOK == Hook::Xdp {
+        return if T::HOOK == Hook::Xdp && !xdp_can_pass(tables, scratch, entry) {
             Err(Outcome::LeftToTc.into())
         } else {
             Ok(Way::Stack)
@@ -73,6 +73,29 @@ pub(crate) fn way<A: Family, P: Packet, T: Tables<A>>(
     } else {
         Stop::Answer(cause)
     })
+}
+
+/// Whether XDP may translate a packet that then goes through the stack to a backend of this node: nothing on its further way may take it for one
+/// that asks for a front end. A device that takes redirected frames carries whole checksums; what another one may have left to hardware, only
+/// TC can mend.
+#[inline(always)]
+fn xdp_can_pass<A: Family, T: Tables<A>>(
+    tables: &T,
+    scratch: &mut Scratch<A>,
+    entry: &Entry<A>,
+) -> bool {
+    let device = device_flags::XDP_TARGET | device_flags::XDP_GENERIC;
+    let Scratch {
+        other,
+        is_established,
+        ..
+    } = scratch;
+    other.destination = entry.destination;
+    other.destination_port = entry.destination_port;
+    *is_established
+        && entry.is(flow_flags::LOCAL_BACKEND)
+        && tables.device().flags & device == device_flags::XDP_TARGET
+        && !tables.may_be_frontend(other)
 }
 
 /// The next hop that the entry remembers, or a new one from the kernel's routing tables.

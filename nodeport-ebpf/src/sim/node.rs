@@ -128,6 +128,12 @@ impl Node {
         Journey { xdp, tc }
     }
 
+    /// Whether there is such a device with this flag.
+    pub(super) fn device_is(&self, index: u32, flag: u32) -> bool {
+        let device = self.devices.get(&index);
+        device.is_some_and(|device| device.flags & flag != 0)
+    }
+
     /// The XDP program sees a frame; `None` if the device is none of ours.
     pub fn xdp_ingress(&self, device_index: u32, frame: &mut Frame) -> Option<Verdict> {
         self.run::<XDP, _>(device_index, &mut XdpFrame(frame))

@@ -339,8 +339,7 @@ impl<A: SimFamily, const HOOK: usize> Tables<A> for View<'_, A, HOOK> {
     }
 
     fn has_peer(&self, device: u32) -> bool {
-        let device = self.node.devices.get(&device);
-        device.is_some_and(|device| device.flags & device_flags::PEER != 0)
+        self.node.device_is(device, device_flags::PEER)
     }
 
     fn route(&self, query: &RouteQuery<A>, answer: &mut tables::Route<A>) {
@@ -356,9 +355,7 @@ impl<A: SimFamily, const HOOK: usize> Tables<A> for View<'_, A, HOOK> {
         };
         answer.xdp_target = self
             .node
-            .devices
-            .get(&route.hop.device)
-            .is_some_and(|device| device.flags & device_flags::XDP_TARGET != 0);
+            .device_is(route.hop.device, device_flags::XDP_TARGET);
         answer.source = if query.source == A::UNSPECIFIED {
             route.source
         } else {

@@ -8,6 +8,7 @@
 )]
 
 mod packets;
+mod passing;
 mod places;
 mod sums;
 mod trip;

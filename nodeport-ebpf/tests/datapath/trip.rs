@@ -38,9 +38,16 @@ impl<A: Wire> Trip<A> {
         }
     }
 
-    /// The last hook's verdict.
+    /// What became of the frame: the last hook's verdict, but that of XDP if it translated the frame, which then is none of ours to TC.
     pub fn verdict(&self) -> Verdict {
-        self.tc.or(self.xdp).expect("a hook saw the frame")
+        let (xdp, tc) = (self.xdp, self.tc);
+        let translated = xdp.filter(|verdict| verdict.outcome == Outcome::ToLocalBackend);
+        let is_once = tc.is_none_or(|verdict| verdict.outcome == Outcome::Untouched);
+        assert!(
+            translated.is_none() || is_once,
+            "translated twice: {self:?}"
+        );
+        translated.or(tc).or(xdp).expect("a hook saw the frame")
     }
 
     /// Asserts the outcome, and that its action fits.
