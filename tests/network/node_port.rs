@@ -39,15 +39,16 @@ fn remote_backend(world: &World, hook: &str) {
     }
 }
 
-/// Backends on n2, the client asks n2: TC hands the packets to the stack, and the server sees the client.
-fn local_backend(world: &World) {
+/// Backends on n2, the client asks n2: the first packets are handed to the stack by TC, later ones by XDP in native mode, and the server sees the
+/// client.
+fn local_backend(world: &World, hooks: &str) {
     for family in Family::BOTH {
         let client = CLIENT[family as usize];
         let (counted, answer) = world.counted("n2", || {
             world.http(&world.lab.client, world.node_port("n2", family, WEB))
         });
         assert_eq!(seen(&answer), client, "the client's address is kept");
-        assert_eq!(counted.carried_by(), "tc", "{family:?} TCP: {counted:?}");
+        assert_eq!(counted.carried_by(), hooks, "{family:?} TCP: {counted:?}");
         let answer = world.dns(&world.lab.client, world.node_port("n2", family, DNS));
         assert_eq!(seen(&answer), client, "the client's address is kept");
     }
@@ -57,29 +58,33 @@ fn local_backend(world: &World) {
 fn xdp_carries_both_directions_to_another_node() {
     let world = World::new(LabSpec::nodes(2), &["n2-p1", "n2-p2"], "native");
     remote_backend(&world, "xdp");
-    local_backend(&world);
+    local_backend(&world, "xdp+tc");
 }
 
 #[test]
 fn generic_xdp_does_the_same() {
     let world = World::new(LabSpec::nodes(2), &["n2-p1", "n2-p2"], "generic");
     remote_backend(&world, "xdp");
-    local_backend(&world);
+    local_backend(&world, "tc");
 }
 
 #[test]
 fn tc_alone_does_the_same() {
     let world = World::new(LabSpec::nodes(2), &["n2-p1", "n2-p2"], "off");
     remote_backend(&world, "tc");
-    local_backend(&world);
+    local_backend(&world, "tc");
 }
 
 #[test]
 fn it_works_with_strict_source_validation() {
     for xdp in ["auto", "off"] {
         let world = World::new(LabSpec::nodes(2).strict_reverse_path(), &["n2-p1"], xdp);
-        remote_backend(&world, if xdp == "off" { "tc" } else { "xdp" });
-        local_backend(&world);
+        let (remote, local) = match xdp {
+            "off" => ("tc", "tc"),
+            _ => ("xdp", "xdp+tc"),
+        };
+        remote_backend(&world, remote);
+        local_backend(&world, local);
     }
 }
 
@@ -91,7 +96,7 @@ fn pods_behind_a_bridge_are_backends_and_clients() {
         "auto",
     );
     remote_backend(&world, "xdp");
-    local_backend(&world);
+    local_backend(&world, "xdp+tc");
     for family in Family::BOTH {
         let pod = world.lab.pod("n2-p3");
         let cluster_ip = world.manifest.cluster_ip("web", family == Family::V6);

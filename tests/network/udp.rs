@@ -110,8 +110,8 @@ fn a_sender_that_began_too_early_is_answered() {
             datagrams_from(&world.lab.client, from, Duration::from_millis(100)).expect("a socket")
         };
         let end = Instant::now() + Duration::from_secs(3);
-        // Another flow each time: a flow that was translated once may stay where it is (17.5).
-        while ask(&socket(), to).is_some() {
+        // Another flow each time: a flow that was translated once may stay where it is (17.5). Three times: an answer may only be late.
+        while (0..3).any(|_| ask(&socket(), to).is_some()) {
             assert!(
                 Instant::now() < end,
                 "the endpoints of the last round are still used"

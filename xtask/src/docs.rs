@@ -128,7 +128,7 @@ mod tests {
     fn every_outcome_has_its_line_with_its_meaning() {
         let text = outcomes();
         assert!(text.contains(
-            "| `untouched` | No front end and no flow matches; the packet goes on unmodified. |\n"
+            "| `untouched` | No front end and no flow of ours matches, or the connection is kube-proxy's; the packet goes on unmodified. |\n"
         ));
         assert_eq!(
             text.lines().filter(|line| line.starts_with("| `")).count(),

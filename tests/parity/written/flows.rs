@@ -81,12 +81,20 @@ pub(super) fn busy<A: Both>(kernel: &mut Kernel) -> Result<()> {
 pub(super) fn through_the_stack<A: Both>(kernel: &mut Kernel) -> Result<()> {
     let mut pair = pair::<A>(kernel, &[(A::local(1), TARGET)])?;
     let (client, front_end, backend) = (client(), front_end(), (A::local(1), TARGET));
-    for flags in [SYN, ACK, FIN | ACK] {
+    for flags in [SYN, ACK, PSH | ACK, FIN | ACK] {
         let there = Build::tcp(client, front_end, flags).with_payload(9);
-        pair.packet(Hook::Xdp, UPLINK, &there)?
-            .is(Outcome::LeftToTc);
-        pair.packet(Hook::TcIngress, UPLINK, &there)?
-            .is(Outcome::ToLocalBackend);
+        // What is established, XDP translates; TC would see the packet on its way to the Pod.
+        let entered = pair.packet(Hook::Xdp, UPLINK, &there)?;
+        if flags & PSH != 0 || flags & FIN != 0 {
+            entered.is(Outcome::ToLocalBackend);
+            let translated = Build::tcp(client, backend, flags).with_payload(9);
+            pair.packet(Hook::TcIngress, UPLINK, &translated)?
+                .is(Outcome::Untouched);
+        } else {
+            entered.is(Outcome::LeftToTc);
+            pair.packet(Hook::TcIngress, UPLINK, &there)?
+                .is(Outcome::ToLocalBackend);
+        }
         let back = Build::tcp(backend, client, flags | ACK).with_payload(7);
         pair.packet(Hook::TcIngress, POD1, &back)?
             .is(Outcome::AwaitsEgress);
