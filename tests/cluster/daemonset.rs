@@ -7,10 +7,11 @@ use anyhow::ensure;
 use nodeport_tests::Family;
 use nodeport_tests::k8s::control::{ADDRESSES, DNS};
 use nodeport_tests::k8s::eventually;
+use nodeport_tests::k8s::load::Load;
 use nodeport_tests::stream::Stream;
 use serde_json::Value;
 
-use crate::nodes::{Nodes, assert_unharmed, inside};
+use crate::nodes::{Nodes, OTHER_IMAGE, assert_unharmed, inside};
 
 #[test]
 fn the_daemonset_carries_services_from_everywhere() {
@@ -58,6 +59,12 @@ fn replaced_agents_are_not_noticed() {
         world.kubectl("rollout restart daemonset/nodeport --namespace=kube-system");
         world.agents_rolled_out();
     });
+    world.unnoticed(|world, _| {
+        world.kubectl(&format!(
+            "set image daemonset/nodeport agent={OTHER_IMAGE} --namespace=kube-system"
+        ));
+        world.agents_rolled_out();
+    });
     world.unnoticed(|world, agents| {
         for agent in agents {
             world.kubectl(&format!("delete pod {agent} --namespace=kube-system"));
@@ -96,6 +103,38 @@ fn a_deployment_is_replaced_under_load_without_a_failed_request() {
         report.answered > 100 && report.failed.is_empty(),
         "{report:?}"
     );
+}
+
+#[test]
+fn a_node_that_goes_and_comes_back_is_not_noticed_on_the_other() {
+    let mut world = Nodes::serving();
+    world.kubectl(
+        r#"patch deployment/web --patch {"spec":{"template":{"spec":{"nodeSelector":{"kubernetes.io/hostname":"n1"}}}}}"#,
+    );
+    world.kubectl("rollout status deployment/web --timeout=120s");
+    let port = world.cluster.node_port("web").expect("a node port");
+    let nodes = world.cluster.on_nodes(Family::V4, port);
+    let client = &world.cluster.lab.client;
+    let load = Load::from(client, &world.programs, &[nodes[0].to_string()]);
+    let load = load.expect("it starts");
+    std::thread::sleep(Duration::from_secs(2));
+    world.cluster.nodes[1].kill().expect("it ends");
+    let ask = format!("curl --silent --fail --max-time 1 http://{}/", nodes[1]);
+    eventually("it is down, its programs with it", || {
+        ensure!(client.sh(&ask).is_err(), "it answers");
+        Ok(())
+    })
+    .expect("it goes");
+    std::thread::sleep(Duration::from_secs(2));
+    world
+        .cluster
+        .restart_node(&world.programs, 1)
+        .expect("it starts");
+    eventually("the other node answers again", || {
+        world.cluster.lab.client.sh(&ask).map(drop)
+    })
+    .expect("its agent comes back");
+    assert_unharmed("outside", &load.finish().expect("it ran"));
 }
 
 /// docs/install.md says what a namespace has to admit.

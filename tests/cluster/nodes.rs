@@ -13,6 +13,10 @@ use serde_json::Value;
 /// What `kubectl apply --filename deploy/nodeport.yaml` applies.
 pub(crate) const MANIFEST: &str = include_str!("../../deploy/nodeport.yaml");
 
+/// The agent's image, as the manifest names it; and the same by another name, to which it can be upgraded.
+const IMAGE: &str = "localhost/nodeport-agent:0.1.0";
+pub(crate) const OTHER_IMAGE: &str = "localhost/nodeport-agent:0.1.1";
+
 /// A Deployment of three Pods behind a NodePort, and DNS.
 const OBJECTS: &str = include_str!("real.yaml");
 
@@ -27,7 +31,10 @@ impl Nodes {
     pub(crate) fn bare() -> Self {
         let programs = Programs::from_environment().expect("the programs are built");
         let image = image::agent_from_environment().expect("the image is built");
-        let cluster = Kubernetes::start_real(LabSpec::nodes(2), &programs, &[image])
+        let place = tempfile::tempdir().expect("a directory");
+        let other = place.path().join("other.tar");
+        image::renamed(&image, IMAGE, OTHER_IMAGE, &other).expect("its usual name");
+        let cluster = Kubernetes::start_real(LabSpec::nodes(2), &programs, &[image, other])
             .expect("the nodes are ready");
         Self { programs, cluster }
     }

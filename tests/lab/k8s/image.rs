@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -22,6 +22,24 @@ pub fn agent_from_environment() -> Result<PathBuf> {
     std::env::var_os(AGENT_VARIABLE).map(PathBuf::from).with_context(|| {
         format!("{AGENT_VARIABLE} is not set: `cargo xtask test cluster` builds the image and sets it")
     })
+}
+
+/// A copy of an archive whose image has another name of the same length: to a cluster, another image.
+///
+/// # Errors
+/// If the name is not in it, or a file cannot be read or written.
+pub fn renamed(archive: &Path, from: &str, to: &str, copy: &Path) -> Result<()> {
+    ensure!(from.len() == to.len(), "{from} and {to} differ in length");
+    let mut bytes = fs::read(archive).with_context(|| format!("read {}", archive.display()))?;
+    // Names are in the index alone, whose content nothing is a digest of.
+    let windows = bytes.windows(from.len()).enumerate();
+    let named = windows.filter(|(_, window)| *window == from.as_bytes());
+    let places: Vec<_> = named.map(|(place, _)| place).collect();
+    ensure!(!places.is_empty(), "{} is no {from}", archive.display());
+    for place in places {
+        bytes[place..place + to.len()].copy_from_slice(to.as_bytes());
+    }
+    fs::write(copy, bytes).with_context(|| format!("write {}", copy.display()))
 }
 
 /// Packs a static program as `/bin/NAME` of an image, run with these arguments unless others are given.
@@ -112,6 +130,18 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
     use std::io::Read as _;
+
+    #[test]
+    fn an_image_is_renamed_in_the_index_and_nowhere_else() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let [program, one, two] = ["pod", "one.tar", "two.tar"].map(|name| dir.path().join(name));
+        fs::write(&program, "ELF").expect("written");
+        pack(&program, &["pause"], "lab/pause:1", &one).expect("packed");
+        renamed(&one, "lab/pause:1", "lab/pause:2", &two).expect("renamed");
+        pack(&program, &["pause"], "lab/pause:2", &one).expect("packed");
+        assert_eq!(fs::read(&one).expect("one"), fs::read(&two).expect("two"));
+        assert!(renamed(&one, "lab/other:1", "lab/other:2", &two).is_err());
+    }
 
     #[test]
     fn descriptors_lead_to_the_program() {

@@ -12,12 +12,18 @@ use super::control::{ADDRESSES, ControlPlane, Kubelets};
 use super::node::RealNode;
 use super::programs::Programs;
 use super::{Kubernetes, eventually, image, nodes};
+use crate::lab::Lab;
 use crate::spec::LabSpec;
 
 /// Image of a Pod that serves HTTP on port 8080 and says its name: `pod` of `tests/kubernetes`.
 pub const POD_IMAGE: &str = "lab.nodeport/pod:1";
 /// Image of `CoreDNS`.
 pub const DNS_IMAGE: &str = "lab.nodeport/coredns:1";
+
+/// Where a lab keeps images for its nodes.
+fn images_of(lab: &Lab) -> PathBuf {
+    lab.dir().join("images")
+}
 
 impl Kubernetes {
     /// Makes the lab and brings everything up, with real nodes that have these images beside [`POD_IMAGE`] and [`DNS_IMAGE`].
@@ -26,7 +32,7 @@ impl Kubernetes {
     /// If the programs are not there, or one of them does not start.
     pub fn start_real(spec: LabSpec, programs: &Programs, images: &[PathBuf]) -> Result<Self> {
         let lab = Arc::new(spec.pods(0).outsider(&ADDRESSES).start()?);
-        let dir = lab.dir().join("images");
+        let dir = images_of(&lab);
         fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
         let pod = programs.find("pod")?;
         image::pack(
@@ -58,6 +64,16 @@ impl Kubernetes {
         };
         cluster.await_nodes()?;
         Ok(cluster)
+    }
+
+    /// Starts a node that was killed, with what its disks still have.
+    ///
+    /// # Errors
+    /// See [`RealNode::start`].
+    pub fn restart_node(&mut self, programs: &Programs, index: usize) -> Result<()> {
+        let images = images_of(&self.lab);
+        self.nodes[index] = RealNode::start(&self.lab, &self.control, programs, &images, index)?;
+        Ok(())
     }
 
     /// Waits until all nodes are ready.
