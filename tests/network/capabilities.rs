@@ -2,6 +2,7 @@
 //!
 //! What fails without any one of them: nodeport-agent/tests/capabilities.rs.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,24 @@ fn wrapper(place: &Path) -> PathBuf {
     fs::write(&path, text).expect("written");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("changed");
     path
+}
+
+/// The links of the first agent to devices, and the kernel's numbers of them.
+fn links(world: &World) -> BTreeMap<PathBuf, u64> {
+    let entries = fs::read_dir(world.agents[0].link_dir()).expect("links");
+    let paths = entries.map(|entry| entry.expect("a link").path());
+    let id = |path: &Path| {
+        let show = format!("bpftool -j link show pinned {}", path.display());
+        let text = world.lab.node("n1").netns.sh(&show).expect("bpftool");
+        let link: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        link["id"].as_u64().expect("a number")
+    };
+    let found: BTreeMap<_, _> = paths
+        .filter(|path| !path.display().to_string().contains("cgroup-"))
+        .map(|path| (path.clone(), id(&path)))
+        .collect();
+    assert!(found.len() > 2, "{found:?}");
+    found
 }
 
 #[test]
@@ -51,8 +70,10 @@ fn three_capabilities_are_enough_for_all_ways_and_for_a_restart() {
                 }
             }
             if round == 0 {
+                let before = links(&world);
                 world.agents[0].stop().expect("it ends");
                 world.agents[0].start(&world.lab).expect("it starts again");
+                assert_eq!(links(&world), before, "each link is the one that it was");
             }
         }
         let report = stream.finish().expect("the stream ends");

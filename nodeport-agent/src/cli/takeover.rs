@@ -41,7 +41,8 @@ pub(super) fn takeover(args: &TakeoverArgs) -> Result<()> {
         return print("nothing of kube-proxy's is on this node");
     }
     print(&lines.join("\n"))?;
-    if args.dry_run {
+    // What is in use but cannot be read cannot be removed either.
+    if args.dry_run || leftovers.is_empty() {
         return Ok(());
     }
     let status: Option<Status> = server::ask(&args.places.run_dir, Question::Status)?;

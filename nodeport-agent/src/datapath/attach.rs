@@ -16,7 +16,7 @@ use super::config::{TcApi, XdpPolicy};
 use super::error::{DatapathError, chain};
 use super::links::{Adoption, adopt_tcx, adopt_xdp, new_tcx, new_xdp, pin};
 use super::load::{Loaded, classifier, xdp};
-use super::pins::{Pins, Place};
+use super::pins::{Pins, Place, entries};
 
 /// How a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -198,14 +198,9 @@ impl Attacher {
 /// # Errors
 /// [`DatapathError::File`] if the directory of links cannot be read.
 pub fn pinned_places(pins: &Pins) -> Result<Vec<Place>, DatapathError> {
-    let directory = pins.links();
-    let entries = match fs::read_dir(&directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(DatapathError::file("read directory", directory)(error)),
-    };
-    let mut places: Vec<Place> = entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+    let mut places: Vec<Place> = entries(&pins.links())?
+        .iter()
+        .filter_map(|path| path.file_name()?.to_str()?.parse().ok())
         .collect();
     places.sort_unstable();
     Ok(places)

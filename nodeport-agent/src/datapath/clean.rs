@@ -15,7 +15,7 @@ use super::clsact;
 use super::error::DatapathError;
 use super::handover;
 use super::lock::Lock;
-use super::pins::Pins;
+use super::pins::{Pins, entries};
 use super::preflight;
 use super::sockets::pinned_sockets;
 
@@ -63,8 +63,8 @@ pub fn clean(pin_dir: &Path, devices: &[String]) -> Result<Removed, DatapathErro
         remove_directory(&directory)?;
     }
     for version in handover::others(pins.root())? {
-        removed.programs += handover::entries(&version.join("links"))?.len();
-        removed.maps += handover::entries(&version.join("maps"))?.len();
+        removed.programs += entries(&version.join("links"))?.len();
+        removed.maps += entries(&version.join("maps"))?.len();
         handover::remove(&version)?;
     }
     // Somebody else may have put something beside ours.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use nodeport_common::ABI_VERSION;
 
 use super::error::DatapathError;
-use super::pins::Pins;
+use super::pins::{Pins, entries};
 
 /// Makes the links of other versions ours, and removes whatever else these versions pinned. Returns how many links there were.
 ///
@@ -60,21 +60,6 @@ pub(super) fn remove(directory: &Path) -> Result<(), DatapathError> {
         }
         _ => Ok(()),
     }
-}
-
-/// What is in a directory; nothing if there is none.
-///
-/// # Errors
-/// [`DatapathError::File`] if it cannot be read.
-pub(super) fn entries(directory: &Path) -> Result<Vec<PathBuf>, DatapathError> {
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(DatapathError::file("read directory", directory)(error)),
-    };
-    Ok(entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .collect())
 }
 
 #[cfg(test)]

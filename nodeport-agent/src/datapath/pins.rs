@@ -3,10 +3,14 @@
 //! Owns these paths. Refuses to know what is behind them. Invariant: the name of a link says which device and hook it is for.
 
 use std::fmt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use nodeport_common::{ABI_VERSION, Hook};
+
+use super::error::DatapathError;
 
 /// The directory tree of one agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +66,21 @@ impl Pins {
     pub fn link(&self, place: Place) -> PathBuf {
         self.links().join(place.to_string())
     }
+}
+
+/// What is in a directory; nothing if there is none.
+///
+/// # Errors
+/// [`DatapathError::File`] if it cannot be read.
+pub(super) fn entries(directory: &Path) -> Result<Vec<PathBuf>, DatapathError> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(DatapathError::file("read directory", directory)(error)),
+    };
+    Ok(entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect())
 }
 
 /// Where a program is attached: a device and a hook of it. Written `7-tc_ingress`.

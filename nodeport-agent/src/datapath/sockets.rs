@@ -16,7 +16,7 @@ use nodeport_common::programs;
 use super::config::{SocketArgs, SocketScope};
 use super::error::{DatapathError, chain};
 use super::load::Loaded;
-use super::pins::Pins;
+use super::pins::{Pins, entries};
 
 /// The programs, each with the name of its hook.
 const HOOKS: [(&str, &str); 8] = [
@@ -185,17 +185,14 @@ fn remove(path: &Path) -> Result<(), DatapathError> {
 /// # Errors
 /// [`DatapathError::File`] if the directory of links cannot be read.
 pub(super) fn pinned_sockets(pins: &Pins) -> Result<Vec<PathBuf>, DatapathError> {
-    let directory = pins.links();
-    let entries = match fs::read_dir(&directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(DatapathError::file("read directory", directory)(error)),
+    let name = |path: &PathBuf| {
+        path.file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
     };
-    let mut paths: Vec<_> = entries
-        .filter_map(Result::ok)
-        .filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX))
-        .map(|entry| entry.path())
-        .collect();
+    let mut paths = entries(&pins.links())?;
+    paths.retain(|path| name(path).starts_with(PREFIX));
     paths.sort_unstable();
     Ok(paths)
 }

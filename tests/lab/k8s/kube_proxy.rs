@@ -60,7 +60,10 @@ impl KubeProxy {
         let log = node.run_dir.join("kube-proxy.log");
         let mut process = Process::start(cluster.lab.record(), &node.netns, &mut command, &log)?;
         let healthy = "curl --silent --fail --max-time 2 http://127.0.0.1:10256/healthz";
-        process.wait_until(Duration::from_mins(1), || node.netns.sh(healthy).is_ok())?;
+        // An agent beside it may be who answers that it is healthy.
+        process.wait_until(Duration::from_mins(1), || {
+            has_rules(node).unwrap_or(false) && node.netns.sh(healthy).is_ok()
+        })?;
         Ok(Self(process))
     }
 
@@ -71,12 +74,6 @@ impl KubeProxy {
     pub fn stop(mut self) -> Result<()> {
         self.0.signal(Signal::TERM)?;
         self.0.wait(Duration::from_secs(10)).map(drop)
-    }
-
-    /// What it said, for people.
-    #[must_use]
-    pub fn log(&self) -> String {
-        self.0.log()
     }
 }
 
