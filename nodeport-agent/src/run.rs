@@ -215,6 +215,7 @@ impl Agent {
             source,
             observed,
             criteria,
+            control: kernel.control,
             reconciler: Reconciler::adopt(kernel.store, Monotonic::default())?,
             shared,
             surface,

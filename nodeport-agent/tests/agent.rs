@@ -7,6 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use nodeport_common::ABI_VERSION;
 use serde_json::Value;
 
 use inside::{isolated, sh};
@@ -241,9 +242,8 @@ fn devices_are_covered_as_they_come_and_let_go_as_they_go_h4() {
             let mut node = Node::new();
             node.start();
             let links = || {
-                sh("ls /sys/fs/bpf/nodeport/v2/links | wc -l")
-                    .trim()
-                    .to_owned()
+                let directory = format!("/sys/fs/bpf/nodeport/v{ABI_VERSION}/links");
+                sh(&format!("ls {directory} | wc -l")).trim().to_owned()
             };
             let before = links();
             sh("ip link add pod1 index 77 type veth peer name pod1p index 78");

@@ -1,6 +1,6 @@
 //! What the agent tells every program: settings and generations, devices, addresses.
 
-/// The one value of `CONTROL`. 64 bytes.
+/// The one value of `CONTROL`. 80 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Control {
@@ -31,8 +31,12 @@ pub struct Control {
     pub host_netns: [u32; 2],
     /// Lines that each CPU has of those of busy flows, a power of two; 0 for none.
     pub lines_per_cpu: u32,
+    /// The node's own IPv4 address: its processes count as a client with it, whose sockets have no address yet. Zero if it has none.
+    pub node4: [u8; 4],
+    /// The node's own IPv6 address, likewise.
+    pub node6: [u8; 16],
     /// Zero.
-    pub pad: [u32; 2],
+    pub pad: u32,
 }
 
 /// Lines of busy flows of each family, of all CPUs together; a power of two.
@@ -135,7 +139,7 @@ pub struct TokenBucket {
 }
 
 const _: () = {
-    assert!(size_of::<Control>() == 64);
+    assert!(size_of::<Control>() == 80);
     assert!(size_of::<Device>() == 40);
     assert!(size_of::<TokenBucket>() == 8);
 };

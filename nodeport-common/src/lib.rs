@@ -33,7 +33,7 @@ pub use outcome::{Counters, Hook, Outcome};
 pub use socket::{Bind, Socket, SocketKey, socket_flags, socket_roles};
 
 /// Version of the map layouts. Maps, programs and links are pinned under `<bpffs>/nodeport/v<ABI_VERSION>/`.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// An IPv4 address as map keys and values hold it: four bytes in network order.
 pub type V4 = [u8; 4];

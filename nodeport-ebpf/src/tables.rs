@@ -301,7 +301,7 @@ pub trait Services<A: Copy> {
 }
 
 /// The table of sockets whose destinations were translated.
-pub trait Sockets<A: Copy>: Services<A> {
+pub trait Sockets<A: Copy>: Clients<A> {
     /// What is known of a socket.
     fn socket(&self, key: &SocketKey<A>) -> Option<&Socket<A>>;
     /// Remembers it; may forget another one. False if the table refuses.
@@ -309,22 +309,26 @@ pub trait Sockets<A: Copy>: Services<A> {
 }
 
 /// The maps, the clock and the kernel's own tables, for one address family and one hook.
-pub trait Tables<A: Copy>: Services<A> {
-    /// Where this program runs. XDP passes on, unmodified, whatever it cannot finish; TC is complete.
-    const HOOK: Hook;
-
+pub trait Tables<A: Copy>: Clients<A> {
+/// What is known of the clients of Services, and the clock.
+pub trait Clients<A: Copy>: Services<A> {
     /// Low 32 bits of jiffies.
     fn now(&self) -> u32;
-    /// Index of the device that the packet came in by (ingress) or leaves by (egress).
-    fn device_index(&self) -> u32;
-    /// What is known of that device.
-    fn device(&self) -> &Device;
     /// Where a client of a service port was last sent.
     fn affinity(&self, key: &AffinityKey<A>) -> Option<&Affinity<A>>;
     /// Remembers where a client of a service port was sent; may forget another client.
     fn remember_affinity(&self, key: &AffinityKey<A>, sent: &Affinity<A>);
     /// Whether a service port and an address, all bits of both counting, are in one of the source ranges.
     fn is_in_source_ranges(&self, source: &SourceRangeKey<A>) -> bool;
+}
+
+    /// Where this program runs. XDP passes on, unmodified, whatever it cannot finish; TC is complete.
+    const HOOK: Hook;
+
+    /// Index of the device that the packet came in by (ingress) or leaves by (egress).
+    fn device_index(&self) -> u32;
+    /// What is known of that device.
+    fn device(&self) -> &Device;
     /// Whether packets to this destination may have a flow: [`Tables::note_destination`] was called for it once, or for others that
     /// together look like it. Cheaper than a lookup.
     fn may_have_flows(&self, key: &FlowKey<A>) -> bool;

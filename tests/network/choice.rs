@@ -50,16 +50,20 @@ fn a_client_stays_with_its_endpoint() {
                 .map(|_| world.dns(&world.lab.client, to).name)
                 .collect();
             assert_eq!(asked.len(), 1, "{family:?} XDP {xdp}: {asked:?}");
-            // Whichever front end the Pod asks.
-            let pod = &world.lab.pod("n1-p3").netns;
+            // Whichever front end a Pod asks, by its socket or without, and the node.
+            let node = world.lab.node("n1");
+            let pod = &node.pod(3).netns;
+            let insiders = [pod.clone(), node.inside(pod), node.inside(&node.netns)];
             let cluster_ip = world.manifest.cluster_ip("sticky", family == Family::V6);
             let cluster_ip = SocketAddr::new(cluster_ip, HTTP_PORT);
             let node_port = world.node_port("n1", family, STICKY);
-            let asked: BTreeSet<String> = (0..12)
-                .map(|turn| [cluster_ip, node_port][turn % 2])
-                .map(|to| world.http(pod, to).name)
-                .collect();
-            assert_eq!(asked.len(), 1, "{family:?} XDP {xdp}: {asked:?}");
+            for (who, netns) in insiders.iter().enumerate() {
+                let asked: BTreeSet<String> = (0..12)
+                    .map(|turn| [cluster_ip, node_port][turn % 2])
+                    .map(|to| world.http(netns, to).name)
+                    .collect();
+                assert_eq!(asked.len(), 1, "{family:?} XDP {xdp} {who}: {asked:?}");
+            }
         }
     }
 }
@@ -98,7 +102,7 @@ fn a_client_leaves_an_endpoint_that_goes_for_good() {
     }
 }
 
-/// 14.1, 14.2: one Pod may, its neighbour may not; both may by the NodePort.
+/// 14.1, 14.2: one Pod may, its neighbour may not; both may by the NodePort. The node whose address is in a range may, the other is told at once.
 #[test]
 fn a_load_balancer_s_addresses_are_for_its_source_ranges() {
     let world = World::with(
@@ -106,9 +110,10 @@ fn a_load_balancer_s_addresses_are_for_its_source_ranges() {
         |spec| spec,
         |lab, manifest| {
             let addresses = BALANCER.map(|text| text.parse::<IpAddr>().expect("an address"));
-            let may = &lab.pod("n1-p3").spec.addresses;
-            let ranges = may
-                .iter()
+            let node = Family::BOTH.map(|family| lab.node("n2").address(family));
+            let pod = lab.pod("n1-p3").spec.addresses.iter();
+            let ranges = pod
+                .chain(&node)
                 .map(|ip| format!("{ip}/{}", if ip.is_ipv4() { 32 } else { 128 }));
             let ranges: Vec<String> = ranges.collect();
             let service = manifest.service("balanced");
@@ -134,6 +139,16 @@ fn a_load_balancer_s_addresses_are_for_its_source_ranges() {
             counted.get("tc_ingress", "dropped_source_range") > 0,
             "{counted:?}"
         );
+        for name in ["n1", "n2"] {
+            let node = world.lab.node(name);
+            let inside = node.inside(&node.netns);
+            let verdict = clients::http(&inside, to, limit).expect("curl runs");
+            match (name, &verdict) {
+                ("n2", Verdict::Answered(_)) => {}
+                ("n1", Verdict::Failed(why)) if why.contains("No route") => {}
+                _ => panic!("{name} asks {to}: {verdict:?}"),
+            }
+        }
         let node_port = world.node_port("n1", family, STICKY);
         world.http(&world.lab.pod("n1-p2").netns, node_port);
         world.http(&world.lab.client, node_port);

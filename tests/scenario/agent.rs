@@ -22,6 +22,7 @@ use nodeport_agent::source::manifests::document::{Syntax, read};
 use nodeport_common::{Control, V4, V6};
 use nodeport_ebpf::sim::{Node, SimFamily};
 
+use crate::calls::HOST_NETNS;
 use crate::file::Line;
 use crate::place::Place;
 
@@ -63,7 +64,7 @@ impl Agent {
             .put::<Devices>(&devices)
             .expect("room for the devices");
         store
-            .put::<Controls>(&[(0, control())])
+            .put::<Controls>(&[(0, control(place))])
             .expect("room for one");
         let clock = StoryClock::default();
         let store = FaultyStore::new(store, faults).lying();
@@ -194,8 +195,9 @@ impl Agent {
     }
 }
 
-/// What the agent writes once at its start. The ports are those that Kubernetes' and the kernel's defaults leave free.
-fn control() -> Control {
+/// What the agent writes once at its start. The node's own addresses are those of its first device; the ports are those that Kubernetes' and the kernel's defaults leave free.
+fn control(place: &Place) -> Control {
+    let device = place.devices[0].entry(0);
     let range = |first, last| PortRange { first, last };
     Control {
         route_generation: 1,
@@ -208,8 +210,10 @@ fn control() -> Control {
         rejects_per_second: 1000,
         reject_burst: 50,
         snat: snat_segments(&[range(30000, 32767), range(32768, 60999)]),
-        host_netns: [0; 2],
+        host_netns: HOST_NETNS,
         lines_per_cpu: 1024,
-        pad: [0; 2],
+        node4: device.address4,
+        node6: device.address6,
+        pad: 0,
     }
 }

@@ -19,6 +19,7 @@
 //!
 //! Steps are `in DEVICE PACKET`, `host PACKET` (the node's own stack sends), `spread N in DEVICE PACKET` (N packets, each from the next source
 //! port), `socket PACKET` (a process of the node has a connection that gets such packets) and `tick N secs` (also `mins`, `hours`).
+//! Calls of processes are `connect`, `send` and `peer`, as `calls.rs` says.
 //! Packets are written as `packet.rs` says, what becomes of them as `journey.rs` says. The rest of a section's heading is for the reader.
 //!
 //! The way of a scenario is that of a Service: the agent's source and model read the objects, its plan and reconciler write the maps of a
@@ -26,6 +27,7 @@
 //! egress. Every scenario is told in both families, with and without XDP, and with stores of which one write in ten fails.
 
 mod agent;
+mod calls;
 mod dump;
 mod expiry;
 mod family;
@@ -54,6 +56,7 @@ macro_rules! scenarios {
 
 scenarios! {
     address_wins_over_node_port
+    affinity
     connection_ends_and_begins_again
     endpoint_removed_with_live_connections
     families_stand_apart
@@ -83,6 +86,8 @@ scenarios! {
     reset
     service_appears_while_a_client_sends
     service_deleted_in_use
+    sockets
+    source_ranges
     topology_hints
     ttl_used_up
     two_uplinks

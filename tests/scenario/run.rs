@@ -14,6 +14,7 @@ use nodeport_common::{FlowKey, V4, V6};
 use nodeport_ebpf::sim::{Node, SimFamily};
 
 use crate::agent::{Agent, HZ};
+use crate::calls;
 use crate::dump;
 use crate::expiry::Walkers;
 use crate::family::to_v6;
@@ -177,6 +178,7 @@ impl Story {
                 self.open_socket(&Packet::parse(rest));
                 Vec::new()
             }
+            "connect" | "send" | "peer" => calls::call(&self.node, verb, rest),
             "tick" => self.tick(rest),
             _ => panic!("line {}: {text}", step.command.number),
         };

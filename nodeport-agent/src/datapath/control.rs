@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
 use aya::maps::{Array, Map, MapData};
@@ -125,6 +126,30 @@ impl ControlMap {
         })
     }
 
+    /// Tells the programs the node's own addresses, the first of each family.
+    ///
+    /// # Errors
+    /// [`DatapathError::Map`] if the map cannot be written.
+    pub fn set_node(&self, addresses: &[IpAddr]) -> Result<(), DatapathError> {
+        let node4 = addresses.iter().find_map(|address| match address {
+            IpAddr::V4(address) => Some(address.octets()),
+            IpAddr::V6(_) => None,
+        });
+        let node6 = addresses.iter().find_map(|address| match address {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(address) => Some(address.octets()),
+        });
+        let (node4, node6) = (node4.unwrap_or_default(), node6.unwrap_or_default());
+        let known = self.get();
+        if (known.node4, known.node6) == (node4, node6) {
+            return Ok(());
+        }
+        self.change(|control| {
+            control.node4 = node4;
+            control.node6 = node6;
+        })
+    }
+
     /// Tells the programs which packets may open a flow: [`control_flags::YIELD`], [`control_flags::YIELD_BUT_SYN`], or 0 for all.
     ///
     /// # Errors
@@ -207,7 +232,10 @@ fn adopt(
         snat,
         host_netns: [host_netns as u32, (host_netns >> 32) as u32],
         lines_per_cpu,
-        pad: [0; 2],
+        // As it was: the agent learns it with the Node.
+        node4: found.node4,
+        node6: found.node6,
+        pad: 0,
     }
 }
 
@@ -263,10 +291,12 @@ mod tests {
             route_generation: 41,
             endpoint_generation: 9,
             seed: 77,
+            node4: [192, 0, 2, 1],
             ..Control::default()
         };
         let control = adopt(earlier, 78, 1000, 0, SNAT, 1, 64);
         assert_eq!(control.seed, 77);
+        assert_eq!(control.node4, [192, 0, 2, 1]);
         assert_eq!(control.route_generation, 42);
         assert_eq!(control.endpoint_generation, 9);
         assert_eq!(control.flags, 0);

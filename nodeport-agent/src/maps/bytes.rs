@@ -103,7 +103,7 @@ structs! {
     Control {
         route_generation: u32, endpoint_generation: u32, seed: u32, flags: u32, hz: u32, next_hop_max_age: u32,
         fragment_max_age_secs: u32, rejects_per_second: u32, reject_burst: u32, snat: [PortSegment; 2],
-        host_netns: [u32; 2], lines_per_cpu: u32, pad: [u32; 2],
+        host_netns: [u32; 2], lines_per_cpu: u32, node4: [u8; 4], node6: [u8; 16], pad: u32,
     }
     TokenBucket { tokens: u32, refilled: u32 }
     FlowKey<A> {

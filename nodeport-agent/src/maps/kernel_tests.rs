@@ -285,7 +285,7 @@ fn a_map_of_another_layout_is_named() {
     };
     assert_eq!(
         differs(|layout| layout.value_size = 40),
-        "map CONTROL: value size is 40, wanted 64"
+        "map CONTROL: value size is 40, wanted 80"
     );
     assert_eq!(
         differs(|layout| {

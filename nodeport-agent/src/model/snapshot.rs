@@ -61,6 +61,20 @@ impl Snapshot {
     }
 }
 
+impl Snapshot {
+    /// Those of the node's addresses that a device of it carries: what its processes are seen by.
+    #[must_use]
+    pub fn own_addresses(&self) -> Vec<IpAddr> {
+        let is_carried = |address: &IpAddr| {
+            let mut carried = self.host_addresses.iter();
+            carried.any(|one| one.address == *address)
+        };
+        let mut addresses = self.primary_addresses();
+        addresses.retain(is_carried);
+        addresses
+    }
+}
+
 /// The node's name as kube-proxy takes it from `--hostname-override` or the host's name: without surrounding white space,
 /// in lower case (behaviours 20.1). `None` if nothing is left.
 #[must_use]
@@ -96,6 +110,13 @@ mod tests {
         snapshot.objects = Arc::new(objects);
         let wanted = [address("192.0.2.9"), address("2001:db8::1")];
         assert_eq!(snapshot.primary_addresses(), wanted);
+        for (device, text) in [(2, "192.0.2.1"), (3, "2001:db8::1")] {
+            let address = address(text);
+            snapshot
+                .host_addresses
+                .insert(HostAddress { address, device });
+        }
+        assert_eq!(snapshot.own_addresses(), [address("2001:db8::1")]);
     }
 
     #[test]

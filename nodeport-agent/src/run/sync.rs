@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use super::shared::{Shared, seconds};
 use super::surface::Surface;
 use super::totals::Totals;
+use crate::datapath::ControlMap;
 use crate::datapath::devices::{Criteria, Observed};
 use crate::host::{Proc, listeners};
 use crate::maps::Store;
@@ -34,6 +35,7 @@ pub(super) struct Sync<S, C> {
     pub(super) source: Source,
     pub(super) observed: watch::Receiver<Observed>,
     pub(super) criteria: watch::Sender<Criteria>,
+    pub(super) control: Arc<ControlMap>,
     pub(super) reconciler: Reconciler<S, C>,
     pub(super) shared: Arc<Shared>,
     pub(super) surface: Surface,
@@ -199,6 +201,9 @@ impl<S: Store, C: Clock> Sync<S, C> {
             criteria.node_addresses = known;
             changed
         });
+        if let Err(error) = self.control.set_node(&snapshot.own_addresses()) {
+            tracing::error!(%error, "the programs do not know the node's address");
+        }
         let compiled = self.compiler.compile(snapshot).clone();
         let report = match pass {
             Pass::Apply => self.reconciler.apply(&compiled.desired),
@@ -276,7 +281,7 @@ impl<S: Store, C: Clock> Sync<S, C> {
 
 /// Entries of the maps that the plan fills.
 fn entries(installed: &Installed) -> BTreeMap<String, u64> {
-    fn family<A: Ip>(tables: &Tables<A>) -> [(&'static str, u64); 4] {
+    fn family<A: Ip>(tables: &Tables<A>) -> [(&'static str, u64); 5] {
         let slots = tables.sets().slots();
         [
             (A::FRONTENDS, tables.frontends().len() as u64),
@@ -286,6 +291,7 @@ fn entries(installed: &Installed) -> BTreeMap<String, u64> {
             ),
             (A::ADDRESSES, tables.addresses().len() as u64),
             (A::SERVING, u64::from(tables.serving_len())),
+            (A::SOURCES, u64::from(tables.sources_len())),
         ]
     }
     let both = family(installed.v4())

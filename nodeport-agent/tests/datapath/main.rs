@@ -11,7 +11,7 @@ use nodeport_agent::datapath::{
     clean, kernel, load,
 };
 use nodeport_agent::object::OBJECT;
-use nodeport_common::Hook;
+use nodeport_common::{ABI_VERSION, Hook};
 
 use inside::{isolated, sh};
 use node::{Node, add_veth, another_object, config, tcx_of, xdp_of};
@@ -120,7 +120,7 @@ fn a_pinned_map_of_another_layout_is_named_and_nothing_is_touched_i7() {
         || {
             let config = config();
             drop(Node::start(&config));
-            let map = "/sys/fs/bpf/nodeport/v2/maps/FLOWS4";
+            let map = format!("/sys/fs/bpf/nodeport/v{ABI_VERSION}/maps/FLOWS4");
             sh(&format!(
                 "rm {map} && bpftool map create {map} type hash key 16 value 56 entries 100 name FLOWS4"
             ));

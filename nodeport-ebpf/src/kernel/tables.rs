@@ -150,22 +150,10 @@ impl<A: KernelFamily, H> Services<A> for KernelTables<H> {
     }
 }
 
-impl<A: KernelFamily, H: AtHook> Tables<A> for KernelTables<H> {
-    const HOOK: Hook = H::HOOK;
-
+impl<A: KernelFamily, H> Clients<A> for KernelTables<H> {
     #[inline(always)]
     fn now(&self) -> u32 {
         jiffies()
-    }
-
-    #[inline(always)]
-    fn device_index(&self) -> u32 {
-        self.device_index
-    }
-
-    #[inline(always)]
-    fn device(&self) -> &Device {
-        self.device
     }
 
     #[inline(always)]
@@ -186,6 +174,20 @@ impl<A: KernelFamily, H: AtHook> Tables<A> for KernelTables<H> {
         // SAFETY: both are a length, four bytes and an address, without padding (sizes are asserted beside the map); `Key` is packed, so
         // any place is aligned for it. (Made on the stack, its words would lie where the verifier refuses them.)
         A::sources().get(unsafe { &*key }).is_some()
+    }
+}
+
+impl<A: KernelFamily, H: AtHook> Tables<A> for KernelTables<H> {
+    const HOOK: Hook = H::HOOK;
+
+    #[inline(always)]
+    fn device_index(&self) -> u32 {
+        self.device_index
+    }
+
+    #[inline(always)]
+    fn device(&self) -> &Device {
+        self.device
     }
 
     #[inline(always)]

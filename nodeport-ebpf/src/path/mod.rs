@@ -2,6 +2,7 @@
 //! own processes are aimed before there is a packet ([`socket`]).
 
 mod affinity;
+mod call;
 pub mod egress;
 pub mod ingress;
 pub(crate) mod known;

@@ -4,15 +4,16 @@
 //! (edge-cases C3). The one exception is a packet that is too big: its sender is told so, and the smaller ones that follow find their flow.
 
 use nodeport_common::{
-    Backend, FlowKey, Frontend, FrontendKey, Hook, NextHop, Outcome, address_flags, backend_flags,
-    control_flags, device_flags, flow_flags, frontend_flags, protocol,
+    Backend, FlowKey, Frontend, FrontendKey, Hook, NextHop, Outcome, SourceRangeKey, address_flags,
+    backend_flags, control_flags, device_flags, flow_flags, frontend_flags, protocol,
 };
 
 use super::{Stop, affinity, way};
 use crate::nat::ports;
 use crate::originate::Cause;
 use crate::scratch::Scratch;
-use crate::tables::{Entry, InsertError, RouteStatus, Tables};
+use crate::select;
+use crate::tables::{Clients, Entry, InsertError, RouteStatus, Tables};
 use crate::wire::parse::Segment;
 use crate::wire::{Family, tcp};
 
@@ -52,7 +53,9 @@ pub(super) fn first<'t, A: Family, T: Tables<A>>(
     let segment = &scratch.segment;
     let frontend = find(tables, &segment.key, &mut scratch.frontend).ok_or(Outcome::Untouched)?;
     admit(tables, segment)?;
-    if frontend.flags & frontend_flags::SOURCE_RANGES != 0 && !may_come(tables, scratch, frontend) {
+    if frontend.flags & frontend_flags::SOURCE_RANGES != 0
+        && !may_come(tables, frontend, &segment.key.source, &mut scratch.source)
+    {
         return Err(Stop::Drop(Outcome::DroppedSourceRange));
     }
     let from_pod = tables.device().flags & device_flags::POD != 0;
@@ -68,7 +71,7 @@ pub(super) fn first<'t, A: Family, T: Tables<A>>(
     let backend = if len == 0 {
         None
     } else {
-        affinity::choose(tables, scratch, frontend, base, len)
+        choose(tables, scratch, frontend, base, len)
     };
     let Some(backend) = backend else {
         if T::HOOK == Hook::Xdp {
@@ -83,22 +86,49 @@ pub(super) fn first<'t, A: Family, T: Tables<A>>(
     let ours = needs_our_address(&scratch.segment, frontend, backend, from_pod);
     ask_route(tables, scratch, backend, ours, from_pod)?;
     let entry = open(tables, scratch, backend, flags)?;
-    affinity::remember(tables, scratch, frontend, backend);
+    if frontend.affinity_secs != 0 {
+        affinity::remember(tables, &scratch.client, backend, &mut scratch.sent);
+    }
     Ok(entry)
 }
 
-/// Whether the client is in one of the service port's source ranges.
+/// The endpoint of a set that is not empty: any, or the client's.
 #[inline(always)]
-fn may_come<A: Family, T: Tables<A>>(
-    tables: &T,
+fn choose<'t, A: Family, T: Tables<A>>(
+    tables: &'t T,
     scratch: &mut Scratch<A>,
     frontend: &Frontend,
+    base: u32,
+    len: u32,
+) -> Option<&'t Backend<A>> {
+    let Scratch {
+        segment,
+        other,
+        client,
+        ..
+    } = scratch;
+    let key = &segment.key;
+    if frontend.affinity_secs == 0 {
+        let seed = tables.control().seed;
+        return tables.backend(base.wrapping_add(select::index(key, seed, len)));
+    }
+    key.source.copy_to(&mut client.client);
+    client.service = frontend.service;
+    affinity::choose(tables, frontend, client, key.protocol, (base, len), other)
+}
+
+/// Whether a client is in one of a service port's source ranges. `blank` is working memory.
+#[inline(always)]
+pub(super) fn may_come<A: Family, T: Clients<A>>(
+    tables: &T,
+    frontend: &Frontend,
+    client: &A,
+    blank: &mut SourceRangeKey<A>,
 ) -> bool {
-    let source = &mut scratch.source;
-    source.prefix_len = 32 + 8 * size_of::<A>() as u32;
-    source.service = frontend.service.to_be_bytes();
-    scratch.segment.key.source.copy_to(&mut source.address);
-    tables.is_in_source_ranges(source)
+    blank.prefix_len = 32 + 8 * size_of::<A>() as u32;
+    blank.service = frontend.service.to_be_bytes();
+    client.copy_to(&mut blank.address);
+    tables.is_in_source_ranges(blank)
 }
 
 /// Whether a packet for a front end may open a flow.

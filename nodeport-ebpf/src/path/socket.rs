@@ -7,10 +7,13 @@
 //! TC: an endpoint that is itself a front end is left to TC as a whole (edge-cases G8, G14), where TC sees the socket's packets.
 
 use nodeport_common::{
-    Backend, Frontend, FrontendKey, Outcome, ServingKey, Socket, SocketKey, V4, V6, address_flags,
-    backend_flags, control_flags, frontend_flags, protocol, socket_flags, socket_roles,
+    Affinity, AffinityKey, Backend, FlowKey, Frontend, FrontendKey, Outcome, ServingKey, Socket,
+    SocketKey, SourceRangeKey, address_flags, backend_flags, control_flags, frontend_flags,
+    protocol, socket_flags, socket_roles,
 };
 
+pub use super::call::{Action, Answer, Call, mapped};
+use super::{affinity, opening};
 use crate::select;
 use crate::tables::{Services, Sockets};
 use crate::wire::Family;
@@ -20,99 +23,17 @@ use crate::wire::Family;
 #[repr(C, align(8))]
 struct Aligned<T>(T);
 
-/// What a process asks of its socket, and with which address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C, align(8))]
-pub struct Call<A> {
-    /// The socket's cookie, low half first.
-    pub cookie: [u32; 2],
-    /// The cookie of its network namespace, low half first.
-    pub netns: [u32; 2],
-    /// Address of the peer.
-    pub address: A,
-    /// Port of the peer, network order.
-    pub port: [u8; 2],
-    /// IANA protocol number.
-    pub protocol: u8,
-    /// The process, see [`Socket::process`].
-    pub process: u32,
-}
-
-/// What the call becomes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Action {
-    /// It goes on as it is.
-    Pass,
-    /// It goes on with the address and port of the answer.
-    Rewrite,
-    /// It fails: connection refused.
-    Refuse,
-    /// It fails: no route to host.
-    Unreachable,
-}
-
-/// What became of a call. As [`super::Verdict`], without unused bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C, align(8))]
-pub struct Answer<A> {
-    /// For the counters.
-    pub outcome: Outcome,
-    /// For the kernel.
-    pub action: Action,
-    /// With [`Action::Rewrite`], the address in the place of that of the call.
-    pub address: A,
-    /// With [`Action::Rewrite`], the port likewise, network order.
-    pub port: [u8; 2],
-}
-
-impl<A: Family> Answer<A> {
-    #[inline(always)]
-    const fn without_address(outcome: Outcome, action: Action) -> Self {
-        Self {
-            outcome,
-            action,
-            address: A::UNSPECIFIED,
-            port: [0; 2],
-        }
-    }
-
-    #[inline(always)]
-    const fn pass(outcome: Outcome) -> Self {
-        Self::without_address(outcome, Action::Pass)
-    }
-
-    #[inline(always)]
-    const fn rewrite(outcome: Outcome, socket: &Socket<A>) -> Self {
-        Self {
-            outcome,
-            action: Action::Rewrite,
-            address: socket.address,
-            port: socket.port,
-        }
-    }
-}
-
-/// The IPv4 address that an IPv4-mapped IPv6 address stands for (RFC 4291 2.5.5.2): sockets of IPv6 reach IPv4 by it (edge-cases J12).
-#[must_use]
-#[inline(always)]
-pub const fn mapped(address: &V6) -> Option<V4> {
-    match *address {
-        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] => Some([a, b, c, d]),
-        _ => None,
-    }
-}
-
-/// Whether a front end's connections depend on the client's address (source ranges, session affinity): a socket has none yet. Of Pods, TC sees to
-/// it; of the node itself, ranges keep everyone out, and affinity is not kept.
+/// Whether it depends on the client's address what becomes of the call (source ranges, session affinity): a socket has none yet. Of Pods, TC sees
+/// to it; processes of the node count as one client, with the node's own address.
 #[inline(always)]
 fn needs_the_client<A: Family, T: Services<A>>(
     tables: &T,
     call: &Call<A>,
     frontend: &Frontend,
 ) -> bool {
-    frontend.flags & frontend_flags::SOURCE_RANGES != 0
-        || frontend.affinity_secs != 0 && !is_host(tables, call)
+    let depends =
+        frontend.flags & frontend_flags::SOURCE_RANGES != 0 || frontend.affinity_secs != 0;
+    depends && !is_host(tables, call)
 }
 
 /// `connect(2)`.
@@ -243,11 +164,18 @@ fn aim<A: Family, T: Sockets<A>>(
     frontend: &Frontend,
     connects: bool,
 ) -> Answer<A> {
+    if frontend.flags & frontend_flags::SOURCE_RANGES != 0 {
+        let mut range = Aligned(SourceRangeKey::default());
+        if !opening::may_come(tables, frontend, A::of_node(tables.control()), &mut range.0) {
+            return Answer::without_address(Outcome::DroppedSourceRange, Action::Unreachable);
+        }
+    }
     let mut key = Aligned(key(call, socket_roles::ASKED));
-    let len = frontend.local_len;
-    let index = select::socket_index(&key.0, tables.control().seed, len);
-    let slot = frontend.local_base.wrapping_add(index);
-    let backend = if len == 0 { None } else { tables.backend(slot) };
+    let backend = if frontend.local_len == 0 {
+        None
+    } else {
+        choose(tables, frontend, &key.0)
+    };
     let Some(backend) = backend else {
         return if frontend.flags & frontend_flags::LOCAL_DROP_IF_EMPTY != 0 {
             Answer::without_address(Outcome::DroppedNoLocalEndpoint, Action::Unreachable)
@@ -274,12 +202,49 @@ fn aim<A: Family, T: Sockets<A>>(
     socket.0.address = call.address;
     socket.0.port = call.port;
     let is_kept = is_kept && tables.remember(&key.0, &socket.0);
+    if frontend.affinity_secs != 0 {
+        let mut sent = Aligned(Affinity::default());
+        affinity::remember(tables, &client(tables, frontend).0, backend, &mut sent.0);
+    }
     // A TCP client needs the front end only for `getpeername`; a UDP client throws away datagrams from whom it did not ask.
     if is_kept || call.protocol == protocol::TCP {
         answer
     } else {
         Answer::pass(Outcome::SocketTableFailed)
     }
+}
+
+/// The endpoint of a set that is not empty: any, or that of the node's processes.
+#[inline(always)]
+fn choose<'t, A: Family, T: Sockets<A>>(
+    tables: &'t T,
+    frontend: &Frontend,
+    key: &SocketKey<A>,
+) -> Option<&'t Backend<A>> {
+    let (base, len) = (frontend.local_base, frontend.local_len);
+    if frontend.affinity_secs == 0 {
+        let index = select::socket_index(key, tables.control().seed, len);
+        return tables.backend(base.wrapping_add(index));
+    }
+    let mut blank = Aligned(FlowKey::default());
+    let client = client(tables, frontend);
+    affinity::choose(
+        tables,
+        frontend,
+        &client.0,
+        key.protocol,
+        (base, len),
+        &mut blank.0,
+    )
+}
+
+/// The node's processes as a client of a front end.
+#[inline(always)]
+fn client<A: Family, T: Services<A>>(tables: &T, frontend: &Frontend) -> Aligned<AffinityKey<A>> {
+    Aligned(AffinityKey {
+        client: *A::of_node(tables.control()),
+        service: frontend.service,
+    })
 }
 
 #[inline(always)]

@@ -8,9 +8,11 @@
 mod frame;
 mod map;
 mod node;
+mod routes;
 mod tables;
 
 pub use frame::{Checksum, Frame, Skb, XdpFrame};
 pub use map::Map;
 pub use node::{Interrupt, Journey, Moment, Node};
-pub use tables::{FamilyTables, Route, SimFamily, View};
+pub use routes::Route;
+pub use tables::{FamilyTables, SimFamily, View};

@@ -14,6 +14,7 @@ use nodeport_common::{
 
 use super::map::Map;
 use super::node::{Moment, Node};
+use super::routes::{Route, common_bits, longest};
 use crate::scratch::Scratch;
 use crate::tables::{
     self, Entry, InsertError, Line, RouteQuery, RouteStatus, Services, Sockets, Tables,
@@ -45,21 +46,6 @@ impl SimFamily for V6 {
     fn of_mut(node: &mut Node) -> &mut FamilyTables<V6> {
         &mut node.v6
     }
-}
-
-/// An entry of the kernel's routing tables, with its neighbour.
-#[derive(Clone, Copy, Debug)]
-pub struct Route<A> {
-    /// Destinations: this address...
-    pub network: A,
-    /// ...as far as this many bits.
-    pub prefix: usize,
-    /// Whether packets can be sent by it, and whether the neighbour is known.
-    pub status: RouteStatus,
-    /// Device, MTU in bytes, and link-layer addresses; its other fields are not read.
-    pub hop: NextHop,
-    /// The source address that the kernel prefers on it.
-    pub source: A,
 }
 
 /// The maps of one family, and what the kernel knows of it.
@@ -110,7 +96,7 @@ impl<A: SimFamily> Default for FamilyTables<A> {
             frontends: BTreeMap::new(),
             backends: Vec::new(),
             serving: BTreeSet::new(),
-            affinity: Map::lru(65536),
+            affinity: Map::lru(16384),
             sources: BTreeSet::new(),
             flows: Map::hash(262_144),
             addresses_noted: RefCell::default(),
@@ -134,25 +120,6 @@ impl<A: SimFamily> FamilyTables<A> {
     pub fn entry(&self, key: &FlowKey<A>) -> Option<&'static Entry<A>> {
         self.flows.get(key).or_else(|| self.pending.get(key))
     }
-
-    fn route_to(&self, destination: &A) -> Option<&Route<A>> {
-        self.routes
-            .iter()
-            .filter(|route| common_bits(&route.network, destination) >= route.prefix)
-            .max_by_key(|route| route.prefix)
-    }
-}
-
-/// Leading bits that two addresses have in common.
-fn common_bits<A: AsRef<[u8]>>(one: &A, other: &A) -> usize {
-    let mut bits = 0;
-    for (a, b) in one.as_ref().iter().zip(other.as_ref()) {
-        bits += (a ^ b).leading_zeros() as usize;
-        if a != b {
-            break;
-        }
-    }
-    bits
 }
 
 /// The tables as the program at a hook (an index into [`Hook::ALL`]) sees them while it has a packet of one device.
@@ -199,19 +166,9 @@ impl<A: SimFamily, const HOOK: usize> Sockets<A> for View<'_, A, HOOK> {
     }
 }
 
-impl<A: SimFamily, const HOOK: usize> Tables<A> for View<'_, A, HOOK> {
-    const HOOK: Hook = Hook::ALL[HOOK];
-
+impl<A: SimFamily, const HOOK: usize> Clients<A> for View<'_, A, HOOK> {
     fn now(&self) -> u32 {
         self.node.jiffies
-    }
-
-    fn device_index(&self) -> u32 {
-        self.device_index
-    }
-
-    fn device(&self) -> &Device {
-        self.device
     }
 
     fn affinity(&self, key: &AffinityKey<A>) -> Option<&Affinity<A>> {
@@ -232,6 +189,18 @@ impl<A: SimFamily, const HOOK: usize> Tables<A> for View<'_, A, HOOK> {
         })
     }
 
+}
+
+impl<A: SimFamily, const HOOK: usize> Tables<A> for View<'_, A, HOOK> {
+    const HOOK: Hook = Hook::ALL[HOOK];
+
+    fn device_index(&self) -> u32 {
+        self.device_index
+    }
+
+    fn device(&self) -> &Device {
+        self.device
+    }
     fn may_have_flows(&self, key: &FlowKey<A>) -> bool {
         let addresses = self.tables.addresses_noted.borrow();
         let ports = self.tables.ports_noted.borrow();
@@ -344,7 +313,7 @@ impl<A: SimFamily, const HOOK: usize> Tables<A> for View<'_, A, HOOK> {
 
     fn route(&self, query: &RouteQuery<A>, answer: &mut tables::Route<A>) {
         answer.status = RouteStatus::None;
-        let Some(route) = self.tables.route_to(&query.destination) else {
+        let Some(route) = longest(&self.tables.routes, &query.destination) else {
             return;
         };
         answer.status = route.status;
@@ -361,40 +330,5 @@ impl<A: SimFamily, const HOOK: usize> Tables<A> for View<'_, A, HOOK> {
         } else {
             query.source
         };
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_longest_prefix_wins() {
-        let route = |network: V4, prefix: usize, device: u32| Route {
-            network,
-            prefix,
-            status: RouteStatus::Known,
-            hop: NextHop {
-                device,
-                ..NextHop::default()
-            },
-            source: [0; 4],
-        };
-        let tables = FamilyTables {
-            routes: vec![
-                route([0, 0, 0, 0], 0, 1),
-                route([10, 244, 0, 0], 16, 2),
-                route([10, 244, 2, 7], 32, 3),
-            ],
-            ..FamilyTables::default()
-        };
-        let device = |to: V4| tables.route_to(&to).map(|route| route.hop.device);
-        assert_eq!(device([10, 244, 2, 7]), Some(3));
-        assert_eq!(device([10, 244, 2, 6]), Some(2));
-        assert_eq!(device([10, 245, 2, 6]), Some(1));
-        assert_eq!(
-            FamilyTables::<V4>::default().route_to(&[0; 4]).map(|_| ()),
-            None
-        );
     }
 }

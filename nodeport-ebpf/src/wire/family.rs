@@ -4,7 +4,7 @@
 
 use core::cmp::Ordering;
 
-use nodeport_common::{V4, V6, protocol};
+use nodeport_common::{Control, V4, V6, protocol};
 
 use super::checksum::{Diff, Sum, add, updated};
 use crate::packet::Packet;
@@ -31,6 +31,9 @@ pub trait Family: Copy + Eq + Default + 'static {
     const TIME_EXCEEDED: [u8; 2];
     /// Zero address.
     const UNSPECIFIED: Self;
+
+    /// The node's own address of this family.
+    fn of_node(control: &Control) -> &Self;
 
     /// Whether the ICMP type is that of an error that quotes a packet.
     fn is_icmp_error(kind: u8) -> bool;
@@ -90,6 +93,11 @@ impl Family for V4 {
     const TOO_BIG: [u8; 2] = [3, 4];
     const TIME_EXCEEDED: [u8; 2] = [11, 0];
     const UNSPECIFIED: Self = [0; 4];
+
+    #[inline(always)]
+    fn of_node(control: &Control) -> &Self {
+        &control.node4
+    }
 
     #[inline(always)]
     fn is_icmp_error(kind: u8) -> bool {
@@ -194,6 +202,11 @@ impl Family for V6 {
     const TOO_BIG: [u8; 2] = [2, 0];
     const TIME_EXCEEDED: [u8; 2] = [3, 0];
     const UNSPECIFIED: Self = [0; 16];
+
+    #[inline(always)]
+    fn of_node(control: &Control) -> &Self {
+        &control.node6
+    }
 
     #[inline(always)]
     fn is_icmp_error(kind: u8) -> bool {

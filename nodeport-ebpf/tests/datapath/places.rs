@@ -1,6 +1,6 @@
 //! Where the stories happen: devices, link-layer addresses, and the addresses of everybody in both families.
 
-use nodeport_common::{Device, V4, V6};
+use nodeport_common::{Control, Device, V4, V6};
 
 use crate::packets::Wire;
 
@@ -52,6 +52,8 @@ pub trait Places: Wire {
     const PREFIX: usize;
     /// The node's address on a device, if it has one of the family.
     fn set(device: &mut Device, address: Self);
+    /// The node's own address of the family.
+    fn set_own(control: &mut Control, address: Self);
 }
 
 impl Places for V4 {
@@ -75,6 +77,9 @@ impl Places for V4 {
     fn set(device: &mut Device, address: V4) {
         device.address4 = address;
     }
+    fn set_own(control: &mut Control, address: V4) {
+        control.node4 = address;
+    }
 }
 
 impl Places for V6 {
@@ -97,6 +102,9 @@ impl Places for V6 {
     }
     fn set(device: &mut Device, address: V6) {
         device.address6 = address;
+    }
+    fn set_own(control: &mut Control, address: V6) {
+        control.node6 = address;
     }
 }
 

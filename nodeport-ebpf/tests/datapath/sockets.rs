@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use nodeport_common::{
-    Address, Hook, Outcome, ServingKey, address_flags, control_flags, frontend_flags, protocol,
-    socket_flags,
+    Address, AffinityKey, Hook, Outcome, ServingKey, SourceRangeKey, address_flags, control_flags,
+    frontend_flags, protocol, socket_flags,
 };
 use nodeport_ebpf::path::socket::{Action, Answer, Call, mapped};
 
@@ -211,6 +211,69 @@ both! {
         for netns in [HOST, POD, [0; 2]] {
             passes(&world.node.connect(&call(netns, 3, TCP, to)), Outcome::Untouched);
         }
+    }
+
+    /// 11: processes of the node are one client, with the node's address, whatever socket and front end; of Pods, TC sees to it.
+    fn processes_of_the_node_stay_with_their_endpoint<A>() {
+        let ends: Vec<_> = (1..=7).map(|n| (A::remote(n), TARGET)).collect();
+        let mut world = node::<A>().cluster_ip(&ends).node_port(&ends);
+        A::set_own(&mut world.node.control, A::NODE);
+        for frontend in world.tables_mut().frontends.values_mut() {
+            frontend.affinity_secs = 10;
+        }
+        let to = (A::CLUSTER_IP, PORT);
+        let first = aimed(&world.node.connect(&call(HOST, 1, TCP, to)));
+        for cookie in 2..40 {
+            for to in [to, (A::NODE, NODE_PORT)] {
+                assert_eq!(aimed(&world.node.connect(&call(HOST, cookie, TCP, to))), first);
+            }
+        }
+        passes(&world.node.connect(&call(POD, 50, TCP, to)), Outcome::LeftToTc);
+        passes(&world.node.send(&call(POD, 50, UDP, to)), Outcome::LeftToTc);
+        let key = AffinityKey { client: A::NODE, service: 1 };
+        assert_eq!(world.tables().affinity.get(&key).expect("remembered").address, first.0);
+        // 11.4: what is gone is left for good.
+        let others: Vec<_> = ends.iter().copied().filter(|end| *end != first).collect();
+        let sticky = |world: &mut World<A>, ends: &[End<A>]| {
+            let key = frontend_key(A::CLUSTER_IP, PORT, UDP);
+            world.front_end(key, frontend_flags::CLUSTER_IP, ends, ends);
+            world.tables_mut().frontends.get_mut(&key).expect("put").affinity_secs = 10;
+        };
+        sticky(&mut world, &others);
+        let second = aimed(&world.node.send(&call(HOST, 60, UDP, to)));
+        assert_ne!(second, first);
+        sticky(&mut world, &ends);
+        assert_eq!(aimed(&world.node.send(&call(HOST, 61, UDP, to))), second);
+    }
+
+    /// 11: each client has an endpoint of its own choice, the node as well; without affinity nothing is remembered.
+    fn without_affinity_processes_of_the_node_are_remembered_nowhere<A>() {
+        let mut world = node::<A>().cluster_ip(&[(A::remote(7), TARGET)]);
+        A::set_own(&mut world.node.control, A::NODE);
+        aimed(&world.node.connect(&call(HOST, 1, TCP, (A::CLUSTER_IP, PORT))));
+        assert!(world.tables().affinity.is_empty());
+    }
+
+    /// 14.2: a process of the node is let in where the node's address is in a range, and told at once where it is not.
+    fn processes_of_the_node_are_kept_out_by_source_ranges<A>() {
+        let mut world = node::<A>();
+        let key = frontend_key(A::ELSEWHERE, PORT, TCP);
+        let flags = frontend_flags::LOAD_BALANCER | frontend_flags::SOURCE_RANGES;
+        let ends = [(A::remote(7), TARGET)];
+        world.front_end(key, flags, &ends, &ends);
+        let tables = world.tables_mut();
+        tables.addresses.insert(A::ELSEWHERE, Address { flags: address_flags::VIRTUAL });
+        tables.sources.insert(SourceRangeKey {
+            prefix_len: 32 + 8 * size_of::<A>() as u32, service: 1u32.to_be_bytes(), address: A::NODE,
+        });
+        let ask = |netns| call(netns, 1, TCP, (A::ELSEWHERE, PORT));
+        let answer = world.node.connect(&ask(HOST));
+        assert_eq!((answer.action, answer.outcome), (Action::Unreachable, Outcome::DroppedSourceRange));
+        A::set_own(&mut world.node.control, A::NODE_ALIAS);
+        assert_eq!(world.node.connect(&ask(HOST)).action, Action::Unreachable);
+        A::set_own(&mut world.node.control, A::NODE);
+        assert_eq!(aimed(&world.node.connect(&ask(HOST))), ends[0]);
+        passes(&world.node.connect(&ask(POD)), Outcome::LeftToTc);
     }
 
     /// G8: the packets of an aimed socket are none of TC's business. G14, G7: where the endpoint is itself a front end, TC does all of it.

@@ -39,7 +39,9 @@ pub fn control() -> Control {
         ],
         host_netns: [0; 2],
         lines_per_cpu: 1024,
-        pad: [0; 2],
+        node4: [0; 4],
+        node6: [0; 16],
+        pad: 0,
     }
 }
 
