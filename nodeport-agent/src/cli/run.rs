@@ -76,6 +76,7 @@ fn apply(args: &mut RunArgs, settings: &Settings) {
     {
         args.objects.kubeconfig = Some(kubeconfig.into());
     }
+    args.sockets.localhost_nodeports |= settings.localhost_node_ports();
     args.objects.nodeport_addresses = config.node_port_addresses.clone().unwrap_or_default();
     if args.min_sync_period.is_none() {
         args.min_sync_period = settings.min_sync_period().map(super::GoDuration);

@@ -105,6 +105,13 @@ impl Settings {
         (!address.is_unspecified()).then_some(address)
     }
 
+    /// Whether NodePorts on loopback addresses are asked for in kube-proxy's words: said, not by default, and in the mode that has them
+    /// (behaviours 13.1, 13.2).
+    #[must_use]
+    pub fn localhost_node_ports(&self) -> bool {
+        self.kube_proxy.mode == "iptables" && self.given.iptables.localhost_node_ports == Some(true)
+    }
+
     /// How long an update may wait at most in a healthy agent (behaviours 16.2).
     #[must_use]
     pub fn health_timeout(&self) -> Duration {

@@ -181,3 +181,23 @@ fn values_that_mean_nothing_are_refused_with_the_field_whichever_way_they_came()
         .expect_err("no duration");
     assert!(error.to_string().contains("iptables.syncPeriod"), "{error}");
 }
+
+#[test]
+fn node_ports_on_loopback_are_asked_for_where_kube_proxy_has_them_13_1_13_3() {
+    let asked = |settings: &Settings| settings.localhost_node_ports();
+    assert!(asked(&by_file("iptables: {localhostNodePorts: true}\n")));
+    assert!(asked(&by_flags(&[(
+        "iptables-localhost-nodeports",
+        "true"
+    )])));
+    for none in [
+        by_flags(&[]),
+        by_file("mode: iptables\n"),
+        by_file("iptables: {localhostNodePorts: false}\n"),
+        by_file("mode: nftables\niptables: {localhostNodePorts: true}\n"),
+    ] {
+        assert!(!asked(&none), "{:?}", none.given);
+        let mut ignored = none.ignored.iter();
+        assert!(ignored.all(|one| one.setting == "mode"), "{none:?}");
+    }
+}

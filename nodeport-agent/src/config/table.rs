@@ -95,7 +95,7 @@ pub const SETTINGS: &[Setting] = &[
     row("mode", "proxy-mode", Text, Ignored("Services are carried by BPF programs, whatever the mode; `nftables` makes `primary` the default of nodePortAddresses, as in kube-proxy. `ebpf` is accepted too")),
     row("iptables.masqueradeBit", "iptables-masquerade-bit", Integer, NO_MARKS),
     row("iptables.masqueradeAll", "masquerade-all", Switch, Ignored("a client's address is kept wherever the reply comes back by itself")),
-    row("iptables.localhostNodePorts", "iptables-localhost-nodeports", Switch, Ignored("NodePorts on loopback are not a matter of rules and route_localnet here")),
+    row("iptables.localhostNodePorts", "iptables-localhost-nodeports", Switch, Honoured("in iptables mode, `true` turns on `localhostNodeports`; where it is not given, that decides, which is off by default")),
     row("iptables.syncPeriod", "iptables-sync-period", Text, OUR_PERIOD),
     row("iptables.minSyncPeriod", "iptables-min-sync-period", Text, OUR_MIN_PERIOD),
     row("ipvs.syncPeriod", "ipvs-sync-period", Text, OUR_PERIOD),
