@@ -35,6 +35,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Time in which packets on their way through the kernel arrive, between two stages of the change.
 const SETTLE: Duration = Duration::from_secs(1);
 
+/// What is said of a node where kube-proxy ran in IPVS mode.
+const IPVS: &str = "IPVS: kube-proxy's device kube-ipvs0 is here, and with it virtual services that this program does not remove; \
+                    `kube-proxy --cleanup` does, as does a restart of the node";
+
 /// How a warning begins that says that kube-proxy runs.
 pub const RUNS: &str = "kube-proxy runs beside";
 
@@ -69,6 +73,7 @@ fn netfilter_error(operation: &'static str) -> impl FnOnce(io::Error) -> Takeove
 pub struct Leftovers {
     rules: Rules,
     legacy: Legacy,
+    ipvs: bool,
 }
 
 impl Leftovers {
@@ -80,10 +85,11 @@ impl Leftovers {
         Ok(Self {
             rules: rules::read(&mut open()?).map_err(netfilter_error("list tables and chains"))?,
             legacy: legacy::read(),
+            ipvs: presence::ipvs(Path::new("/proc")),
         })
     }
 
-    /// Whether there is nothing.
+    /// Whether there is nothing that could be removed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty() && self.legacy.is_empty()
@@ -101,7 +107,13 @@ impl Leftovers {
                     .to_owned(),
             );
         }
+        lines.extend(self.ipvs.then(|| IPVS.to_owned()));
         lines
+    }
+
+    /// Whether there is, or may be, more than can be removed from here.
+    fn is_more(&self) -> bool {
+        self.legacy.unread || self.ipvs
     }
 
     /// Removes it. Connections that it began go on.
@@ -171,7 +183,7 @@ impl Takeover {
         let runs = listener().is_some();
         // An agent before this one may have found that kube-proxy is gone: its rules, if they are still there, know nothing of what came since.
         let was_alone = found.route_generation > 1 && found.flags & control_flags::YIELDING == 0;
-        let beside = runs && (!leftovers.is_empty() || leftovers.legacy.unread)
+        let beside = runs && (!leftovers.is_empty() || leftovers.is_more())
             || !leftovers.is_empty() && !was_alone;
         control.set_yielding(if beside { control_flags::YIELD } else { 0 })?;
         if beside {
@@ -270,7 +282,10 @@ impl Takeover {
             "kube-proxy is gone, but not its rules: {}; `nodeport-agent takeover` removes them, as does --takeover",
             leftovers.describe().join("; ")
         );
-        Ok(has_rules.then_some(note).into_iter().collect())
+        let note = has_rules.then_some(note);
+        // Tables of the old iptables are often somebody else's: of these only `takeover` tells.
+        let ipvs = leftovers.ipvs.then(|| IPVS.to_owned());
+        Ok(note.or(ipvs).into_iter().collect())
     }
 
     /// New connections are ours from here on, and kube-proxy's go on. First only connections that begin with a SYN, while those that it has are

@@ -1,6 +1,6 @@
 //! Whether kube-proxy runs on this node.
 //!
-//! Owns the signs: another process listens on a port that kube-proxy listens on. (An agent in a container cannot see other processes.) Refuses
+//! Owns the signs: another process listens on a port that kube-proxy listens on, and its device in IPVS mode. (An agent in a container cannot see other processes.) Refuses
 //! to conclude from that alone: what also counts is whether kube-proxy's rules exist. Invariant: our own listeners are no sign.
 
 use std::collections::HashSet;
@@ -20,6 +20,13 @@ pub(super) fn listener(proc: &Path) -> Option<u16> {
         let text = fs::read_to_string(proc.join(file)).unwrap_or_default();
         text.lines().skip(1).find_map(|line| foreign(line, &own))
     })
+}
+
+/// Whether the device is there to which kube-proxy in IPVS mode assigns all addresses of Services.
+pub(super) fn ipvs(proc: &Path) -> bool {
+    let devices = fs::read_to_string(proc.join("net/dev")).unwrap_or_default();
+    let mut names = devices.lines().filter_map(|line| line.split(':').next());
+    names.any(|name| name.trim() == "kube-ipvs0")
 }
 
 /// Inode numbers of the sockets that this process has open.
@@ -57,6 +64,19 @@ mod tests {
    1: 0100007F:2810 0100007F:9C40 01 00000000:00000000 00:00000000 00000000     0        0 5002 1 0000000000000000 100 0 0 10 0
    2: 00000000:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 5003 1 0000000000000000 100 0 0 10 0
 ";
+
+    #[test]
+    fn the_device_of_ipvs_is_found_by_its_whole_name() {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let proc = place.path();
+        fs::create_dir_all(proc.join("net")).expect("a directory");
+        assert!(!ipvs(proc));
+        let head = "Inter-|   Receive\n face |bytes\n    lo: 1 2\n";
+        fs::write(proc.join("net/dev"), format!("{head}kube-ipvs01: 0 0\n")).expect("written");
+        assert!(!ipvs(proc));
+        fs::write(proc.join("net/dev"), format!("{head}kube-ipvs0: 0 0\n")).expect("written");
+        assert!(ipvs(proc));
+    }
 
     #[test]
     fn another_process_that_listens_is_found_and_our_own_listener_is_not() {
