@@ -4,12 +4,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use nodeport_tests::k8s::control::{API_PORT, url};
+use nodeport_tests::k8s::eventually;
 use nodeport_tests::k8s::relay::Mode;
+use nodeport_tests::k8s::repeater::Repeater;
 use rustix::process::Signal;
 
+use crate::oracle;
 use crate::world::{
     OTHER_PORT, World, at, await_source, before_api_server, source, steady, unharmed,
 };
+
+/// Port of `kubectl proxy`.
+const PLAIN_PORT: u16 = OTHER_PORT + 2;
 
 #[test]
 fn a_killed_api_server_stops_nothing_and_is_found_again() {
@@ -223,4 +229,46 @@ fn api_servers_that_lag_behind_one_another_take_nothing_back() {
         relay.cut();
     }
     unharmed(stream);
+}
+
+/// Events that come twice, and before those that they follow: an older state never takes the place of a newer one, and what is gone stays gone.
+#[test]
+fn events_that_come_again_and_in_another_order_change_nothing() {
+    let mut parts = None;
+    let world = World::with(2, |cluster, spec| {
+        let proxy = cluster.plain_api_server(PLAIN_PORT);
+        let netns = cluster.control.netns();
+        let repeater = Repeater::start(netns, at(OTHER_PORT), at(PLAIN_PORT));
+        parts = Some((repeater.expect("it listens"), proxy.expect("it starts")));
+        spec.arguments(&format!("--master http://{}", at(OTHER_PORT)))
+    });
+    let (repeater, _proxy) = parts.expect("they were made");
+    let to = world.exposed("web", 2);
+    world.answered(&to, "web");
+    let stream = steady(&world, &to);
+    for turn in 0..4 {
+        // Each of these is several events of one slice, close together.
+        for replicas in [4, 1, 3] {
+            world.kubectl(&format!("scale deployment web --replicas={replicas}"));
+        }
+        let passing = format!("passing-{turn}");
+        world.exposed_again("web", &passing);
+        world.kubectl(&format!("delete service {passing}"));
+        if turn % 2 == 1 {
+            world.exposed_again("web", &passing);
+        }
+        world.rolled_out("web");
+        let objects = oracle::objects(&world.cluster).expect("the API server answers");
+        for agent in &world.agents {
+            eventually("the maps are right", || oracle::compare(agent, &objects))
+                .expect("they are");
+            // And stay so.
+            std::thread::sleep(Duration::from_secs(1));
+            oracle::compare(agent, &objects).expect("right");
+        }
+    }
+    world.answered(&to, "web");
+    unharmed(stream);
+    let (repeated, moved) = repeater.counts();
+    assert!(repeated > 20 && moved > 20, "{repeated}, {moved}");
 }

@@ -20,7 +20,9 @@ mod pod;
 pub mod programs;
 pub mod real;
 pub mod relay;
+pub mod repeater;
 
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,6 +30,7 @@ use anyhow::{Result, bail};
 
 use crate::agent::AgentSpec;
 use crate::lab::Lab;
+use crate::process::Process;
 use crate::spec::LabSpec;
 use api::Api;
 use control::{ADDRESSES, ControlPlane, Kubelets};
@@ -81,6 +84,28 @@ impl Kubernetes {
     pub fn agent(&self) -> Result<AgentSpec> {
         let kubeconfig = self.control.kubeconfig("system:kube-proxy", None)?;
         Ok(AgentSpec::new(&[]).arguments(&format!("--kubeconfig {}", kubeconfig.display())))
+    }
+
+    /// The API server without TLS on another port, for whoever comes (`kubectl proxy`).
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub fn plain_api_server(&self, port: u16) -> Result<Process> {
+        let words = format!(
+            "proxy --address={} --port={port} --accept-hosts=.*",
+            ADDRESSES[0]
+        );
+        let (mut command, netns) = self.kubectl.command(&words);
+        let log = self.lab.dir().join(format!("kubectl-proxy-{port}.log"));
+        let mut process = Process::start(self.lab.record(), &netns, &mut command, &log)?;
+        let to = SocketAddr::new(ADDRESSES[0], port);
+        let connects = || {
+            netns
+                .run(|| TcpStream::connect(to))
+                .is_ok_and(|it| it.is_ok())
+        };
+        process.wait_until(Duration::from_secs(20), connects)?;
+        Ok(process)
     }
 }
 

@@ -3,7 +3,7 @@
 //! Owns completeness (behaviours 22.1), the order of versions, and what an interrupted list means. It refuses to know connections.
 //! Invariant: while a list is being received the former state stays; an object that did not change stays the same one.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
@@ -16,6 +16,9 @@ use crate::source::News;
 
 /// How long the own Node is waited for (behaviours 20.3). Services must not wait for ever for topology hints.
 pub(super) const NODE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Of so many objects that are gone it is remembered in which version: longer than a watch says one thing twice.
+const GRAVES: usize = 1024;
 
 /// What a watch says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +55,8 @@ struct OfKind {
     /// The list that is being received.
     listing: Option<BTreeMap<ObjectKey, Found>>,
     versions: HashMap<ObjectKey, u64>,
+    /// The last objects that a change said are gone since the list, oldest first.
+    gone: VecDeque<(ObjectKey, u64)>,
     refused: BTreeMap<ObjectKey, Vec<Report>>,
 }
 
@@ -80,7 +85,7 @@ impl Cache {
             Change::Complete => return self.complete(kind),
             Change::Set(found) if self.is_news(kind, &found) => return self.set(kind, found),
             Change::Gone(found) if self.is_news(kind, &found) => {
-                self.of(kind).versions.remove(&found.key);
+                self.of(kind).bury(&found);
                 return self.remove(kind, &found.key);
             }
             Change::Set(_) | Change::Gone(_) => {}
@@ -114,14 +119,15 @@ impl Cache {
     /// Whether a change is later than what is known. Versions of one cluster only grow; after its data base was put back to an earlier
     /// state it is a list that says so, not a change.
     fn is_news(&mut self, kind: Kind, found: &Found) -> bool {
-        let known = self.of(kind).versions.get(&found.key);
-        found.version == 0 || known.is_none_or(|known| *known < found.version)
+        let known = self.of(kind).known(&found.key);
+        found.version == 0 || known.is_none_or(|known| known < found.version)
     }
 
     fn complete(&mut self, kind: Kind) -> bool {
         let of_kind = self.of(kind);
         let first = !std::mem::replace(&mut of_kind.complete, true);
         let listed = of_kind.listing.take().unwrap_or_default();
+        of_kind.gone.clear();
         let gone: Vec<ObjectKey> = (of_kind.versions.keys())
             .filter(|key| !listed.contains_key(*key))
             .cloned()
@@ -195,6 +201,26 @@ impl Cache {
             .iter()
             .flat_map(|of_kind| of_kind.refused.values().flatten().cloned());
         self.objects.reports = reports.collect();
+    }
+}
+
+impl OfKind {
+    /// The last version that is known of an object, also of one that is gone.
+    fn known(&self, key: &ObjectKey) -> Option<u64> {
+        let there = self.versions.get(key).copied();
+        there.or_else(|| {
+            let mut gone = self.gone.iter().rev();
+            gone.find_map(|(one, version)| (one == key).then_some(*version))
+        })
+    }
+
+    /// An object is gone in this version.
+    fn bury(&mut self, found: &Found) {
+        self.versions.remove(&found.key);
+        if self.gone.len() == GRAVES {
+            self.gone.pop_front();
+        }
+        self.gone.push_back((found.key.clone(), found.version));
     }
 }
 

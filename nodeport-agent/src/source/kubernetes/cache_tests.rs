@@ -167,6 +167,34 @@ fn repeated_and_late_events_are_passed_over() {
 }
 
 #[test]
+fn what_is_gone_stays_gone_though_it_is_told_again() {
+    let mut cache = filled();
+    assert!(cache.apply(Kind::Service, Change::Gone(service("a", "10.96.0.1", 9))));
+    for version in [5, 8, 9] {
+        let again = Change::Set(service("a", "10.96.0.1", version));
+        assert!(!cache.apply(Kind::Service, again), "{version}");
+    }
+    // Gone before it was ever heard of.
+    assert!(!cache.apply(Kind::Service, Change::Gone(service("c", "10.96.0.3", 12))));
+    let late = Change::Set(service("c", "10.96.0.3", 11));
+    assert!(!cache.apply(Kind::Service, late));
+    assert_eq!(services(&mut cache), ["d/b 10.96.0.2"]);
+    // Made anew.
+    let anew = Change::Set(service("a", "10.96.0.9", 13));
+    assert!(cache.apply(Kind::Service, anew));
+    // After the data base was put back to an earlier state, versions count from there.
+    list(&mut cache, Kind::Service, []);
+    let earlier = Change::Set(service("c", "10.96.0.3", 7));
+    assert!(cache.apply(Kind::Service, earlier));
+    for number in 0..2 * GRAVES as u64 {
+        let name = format!("x{number}");
+        let gone = Change::Gone(service(&name, "10.96.0.4", 20 + number));
+        assert!(!cache.apply(Kind::Service, gone));
+    }
+    assert_eq!(cache.services.gone.len(), GRAVES);
+}
+
+#[test]
 fn a_change_of_what_does_not_count_is_none_22_5() {
     let mut cache = filled();
     assert!(!cache.apply(Kind::Service, Change::Set(service("a", "10.96.0.1", 77))));
