@@ -166,6 +166,16 @@ impl<A: Copy> Line<A> {
     pub const FULL: u64 = 1 << 63;
 }
 
+/// Which of the two lines that a tuple may have; they lie side by side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Which {
+    /// The one that its hash names.
+    Own = 0,
+    /// The other one of the pair.
+    Other = 1,
+}
+
 /// The ends that packets of a [`Line`] get. 12 bytes for IPv4, 36 for IPv6.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(4))]
@@ -300,16 +310,6 @@ pub trait Services<A: Copy> {
     fn serves(&self, key: &ServingKey<A>) -> bool;
 }
 
-/// The table of sockets whose destinations were translated.
-pub trait Sockets<A: Copy>: Clients<A> {
-    /// What is known of a socket.
-    fn socket(&self, key: &SocketKey<A>) -> Option<&Socket<A>>;
-    /// Remembers it; may forget another one. False if the table refuses.
-    fn remember(&self, key: &SocketKey<A>, socket: &Socket<A>) -> bool;
-}
-
-/// The maps, the clock and the kernel's own tables, for one address family and one hook.
-pub trait Tables<A: Copy>: Clients<A> {
 /// What is known of the clients of Services, and the clock.
 pub trait Clients<A: Copy>: Services<A> {
     /// Low 32 bits of jiffies.
@@ -322,6 +322,16 @@ pub trait Clients<A: Copy>: Services<A> {
     fn is_in_source_ranges(&self, source: &SourceRangeKey<A>) -> bool;
 }
 
+/// The table of sockets whose destinations were translated.
+pub trait Sockets<A: Copy>: Clients<A> {
+    /// What is known of a socket.
+    fn socket(&self, key: &SocketKey<A>) -> Option<&Socket<A>>;
+    /// Remembers it; may forget another one. False if the table refuses.
+    fn remember(&self, key: &SocketKey<A>, socket: &Socket<A>) -> bool;
+}
+
+/// The maps, the clock and the kernel's own tables, for one address family and one hook.
+pub trait Tables<A: Copy>: Clients<A> {
     /// Where this program runs. XDP passes on, unmodified, whatever it cannot finish; TC is complete.
     const HOOK: Hook;
 
@@ -334,8 +344,8 @@ pub trait Clients<A: Copy>: Services<A> {
     fn may_have_flows(&self, key: &FlowKey<A>) -> bool;
     /// Notes, for ever, that packets to this destination may have a flow.
     fn note_destination(&self, key: &FlowKey<A>);
-    /// The line of this CPU at which a tuple with this [`hash`](crate::select::hash) may be; `None` if this hook keeps none.
-    fn line(&self, hash: u32) -> Option<&Line<A>>;
+    /// One of the two lines of this CPU at which a tuple with this [`hash`](crate::select::hash) may be; `None` if this hook keeps none.
+    fn line(&self, hash: u32, which: Which) -> Option<&Line<A>>;
     /// The epoch of tuples with this hash: another one after each [`Tables::disturb`] of one of them, on any CPU.
     fn epoch(&self, hash: u32) -> u32;
     /// Makes all lines of a tuple useless, on all CPUs.

@@ -7,7 +7,7 @@ use core::cell::Cell;
 
 use aya_ebpf::helpers::generated;
 use nodeport_common::Control;
-use nodeport_ebpf::tables::Line;
+use nodeport_ebpf::tables::{Line, Which};
 
 use super::family::KernelFamily;
 use super::maps::{DISTURBED, EPOCHS, EPOCHS_LEN};
@@ -28,11 +28,15 @@ fn place(hash: u32) -> u32 {
     hash >> 16 & (EPOCHS_LEN - 1)
 }
 
-/// This CPU's line for a hash.
+/// One of this CPU's lines for a hash.
 #[inline(always)]
-pub(super) fn line<A: KernelFamily>(control: &Control, hash: u32) -> Option<&'static Line<A>> {
+pub(super) fn line<A: KernelFamily>(
+    control: &Control,
+    hash: u32,
+    which: Which,
+) -> Option<&'static Line<A>> {
     let mask = control.lines_per_cpu.checked_sub(1)?;
-    A::lines().get(cpu() * (mask + 1) + (hash & mask))
+    A::lines().get(cpu() * (mask + 1) + ((hash ^ which as u32) & mask))
 }
 
 /// See [`nodeport_ebpf::tables::Tables::epoch`].

@@ -14,7 +14,7 @@ use nodeport_common::{
     FrontendKey, Hook, NextHop, ServingKey, SourceRangeKey, control_flags, device_flags, protocol,
 };
 use nodeport_ebpf::tables::{
-    Entry, InsertError, Line, Route, RouteQuery, RouteStatus, Services, Tables,
+    Clients, Entry, InsertError, Line, Route, RouteQuery, RouteStatus, Services, Tables, Which,
 };
 use nodeport_ebpf::{originate, select};
 
@@ -211,9 +211,9 @@ impl<A: KernelFamily, H: AtHook> Tables<A> for KernelTables<H> {
     }
 
     #[inline(always)]
-    fn line(&self, hash: u32) -> Option<&Line<A>> {
+    fn line(&self, hash: u32, which: Which) -> Option<&Line<A>> {
         if H::HOOK == Hook::Xdp {
-            lines::line(self.control, hash)
+            lines::line(self.control, hash, which)
         } else {
             None
         }

@@ -16,7 +16,7 @@ use crate::nat;
 use crate::packet::Packet;
 use crate::scratch::Scratch;
 use crate::select;
-use crate::tables::{Entry, Line, LineOwner, Tables, Translation};
+use crate::tables::{Entry, Line, LineOwner, Tables, Translation, Which};
 use crate::wire::parse::Segment;
 use crate::wire::{Family, tcp};
 
@@ -47,12 +47,10 @@ pub(super) fn carry<A: Family, P: Packet, T: Tables<A>>(
     // Before the flow is looked up, see the invariants.
     scratch.epoch = tables.epoch(scratch.hash);
     let segment = &scratch.segment;
-    let Some(line) = tables.line(scratch.hash) else {
+    let Some((line, owner)) = find(tables, scratch.hash, &segment.key) else {
         return Ok(None);
     };
-    let owner = line.owner.get();
-    if !owner.is(&segment.key)
-        || line.epoch.get() != scratch.epoch
+    if line.epoch.get() != scratch.epoch
         || tables.now().wrapping_sub(line.made.get()) > control.hz
         || line.generations.get() != generations(&owner, control)
         || !suits(&owner, segment)
@@ -78,6 +76,23 @@ pub(super) fn carry<A: Family, P: Packet, T: Tables<A>>(
         action: Action::Transmit,
         device: line.device.get(),
     }))
+}
+
+/// The line of a tuple, and what it says of its owner.
+#[inline(always)]
+fn find<'t, A: Family, T: Tables<A>>(
+    tables: &'t T,
+    hash: u32,
+    key: &FlowKey<A>,
+) -> Option<(&'t Line<A>, LineOwner<A>)> {
+    let line = tables.line(hash, Which::Own)?;
+    let owner = line.owner.get();
+    if owner.is(key) {
+        return Some((line, owner));
+    }
+    let line = tables.line(hash, Which::Other)?;
+    let owner = line.owner.get();
+    owner.is(key).then_some((line, owner))
 }
 
 /// The generations in which a line is good.
@@ -127,26 +142,28 @@ pub(super) fn refresh<A: Family, T: Tables<A>>(
         epoch,
         ..
     } = scratch;
-    let Some(line) = tables.line(*hash) else {
-        return;
-    };
     let (now, hz) = (tables.now(), tables.control().hz);
-    let owner = line.owner.get();
-    if owner.is(&segment.key) {
+    let line = if let Some((line, _)) = find(tables, *hash, &segment.key) {
         settle(line, entry);
         // Made again below, or not at all.
         line.owner.set(LineOwner::default());
-    } else if owner.protocol != 0 {
-        if now.wrapping_sub(line.made.get()) <= hz {
+        line
+    } else {
+        let Some(line) = [Which::Own, Which::Other]
+            .into_iter()
+            .filter_map(|which| tables.line(*hash, which))
+            .find(|line| is_free(line, now, hz))
+        else {
             return;
-        }
-        owner.write(other);
+        };
+        line.owner.get().write(other);
         if line.counts.get() != 0
             && let Some(owner) = tables.flow(other)
         {
             settle(line, owner);
         }
-    }
+        line
+    };
     let is_busy =
         entry.packets.get() >= BUSY && now.wrapping_sub(seen) <= hz.wrapping_mul(PAUSE_SECS);
     // In generic mode, a flow may lead to a device that takes no such frames from an uplink in native mode.
@@ -157,6 +174,12 @@ pub(super) fn refresh<A: Family, T: Tables<A>>(
         line.made.set(now);
         make(line, &segment.key, entry);
     }
+}
+
+/// Whether a line is nobody's any more.
+#[inline(always)]
+fn is_free<A: Family>(line: &Line<A>, now: u32, hz: u32) -> bool {
+    line.owner.get().protocol == 0 || now.wrapping_sub(line.made.get()) > hz
 }
 
 #[inline(always)]

@@ -17,7 +17,8 @@ use super::node::{Moment, Node};
 use super::routes::{Route, common_bits, longest};
 use crate::scratch::Scratch;
 use crate::tables::{
-    self, Entry, InsertError, Line, RouteQuery, RouteStatus, Services, Sockets, Tables,
+    self, Clients, Entry, InsertError, Line, RouteQuery, RouteStatus, Services, Sockets, Tables,
+    Which,
 };
 use crate::wire::parse::Parse;
 use crate::{originate, select};
@@ -188,7 +189,6 @@ impl<A: SimFamily, const HOOK: usize> Clients<A> for View<'_, A, HOOK> {
                 && common_bits(&range.address, &source.address) >= prefix
         })
     }
-
 }
 
 impl<A: SimFamily, const HOOK: usize> Tables<A> for View<'_, A, HOOK> {
@@ -201,6 +201,7 @@ impl<A: SimFamily, const HOOK: usize> Tables<A> for View<'_, A, HOOK> {
     fn device(&self) -> &Device {
         self.device
     }
+
     fn may_have_flows(&self, key: &FlowKey<A>) -> bool {
         let addresses = self.tables.addresses_noted.borrow();
         let ports = self.tables.ports_noted.borrow();
@@ -213,12 +214,12 @@ impl<A: SimFamily, const HOOK: usize> Tables<A> for View<'_, A, HOOK> {
         tables.ports_noted.borrow_mut().insert(key.destination_port);
     }
 
-    fn line(&self, hash: u32) -> Option<&Line<A>> {
+    fn line(&self, hash: u32, which: Which) -> Option<&Line<A>> {
         let mask = self.node.control.lines_per_cpu.checked_sub(1)?;
         if <Self as Tables<A>>::HOOK != Hook::Xdp {
             return None;
         }
-        let place = hash & mask;
+        let place = (hash ^ which as u32) & mask;
         // There is one, or it is made here.
         let _ = self.tables.lines.add(place, Line::default());
         self.tables.lines.get(&place)

@@ -278,4 +278,32 @@ both! {
         it.client = first;
         assert_eq!(it.counted(), counted + 2);
     }
+
+    /// A pair of lines is for any two flows whose hashes name it, and for no third.
+    fn two_flows_share_a_pair_of_lines<A>() {
+        let mut it = Busy::<A>::new(UDP);
+        it.world.node.control.lines_per_cpu = 2;
+        let first = it.client;
+        for port in 0..3 {
+            it.client.1 = first.1 + port;
+            if port > 0 {
+                it.open();
+            }
+            for _ in 0..MANY {
+                it.sends(ACK);
+            }
+        }
+        let has_line = |it: &mut Busy<A>, port: u16| {
+            it.client.1 = first.1 + port;
+            it.source = it.request(ACK).seen().source();
+            it.has_line_for(ACK)
+        };
+        for _ in 0..2 {
+            let found = [0, 1, 2].map(|port| has_line(&mut it, port));
+            assert_eq!(found, [true, true, false]);
+        }
+        it.world.node.jiffies += HZ + 1;
+        let found = [2, 1, 0].map(|port| has_line(&mut it, port));
+        assert_eq!(found, [true, true, false], "whoever comes first");
+    }
 }
