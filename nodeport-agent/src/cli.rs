@@ -25,6 +25,7 @@ pub use values::{GoDuration, LogLevel};
 
 use crate::config::{ConfigFile, KubeProxyFlags};
 use crate::datapath::{DatapathLog, PortRange, Sizes, SocketArgs, XdpPolicy, chain};
+use crate::host::allocator;
 use crate::model::snapshot::node_name;
 use crate::observe::logging;
 use crate::source::Choice;
@@ -34,6 +35,7 @@ use crate::source::kubernetes::{Access, AccessError};
 /// have exit status 2.
 #[must_use]
 pub fn main() -> ExitCode {
+    allocator::keep_little();
     let result = line::read(std::env::args_os().collect())
         .map_err(anyhow::Error::from)
         .and_then(|(cli, file)| execute(cli, file.as_ref()));
