@@ -14,6 +14,7 @@
 mod abi;
 mod emit;
 mod frame;
+mod rewrite;
 mod sink;
 
 use abi::{Arrived, BACK, FORTH, Plan, Seen};
@@ -87,6 +88,18 @@ pub fn bench_redirect_b(_ctx: XdpContext) -> u32 {
     redirect(&raw const DEVICE_BACK)
 }
 
+/// The limit for whoever translates: the packet is rewritten, nothing is looked up.
+#[xdp]
+pub fn bench_rewrite_f(ctx: XdpContext) -> u32 {
+    rewrite::run(&ctx).map_or(XDP_PASS, |()| redirect(&raw const DEVICE_FORTH))
+}
+
+/// The same for answers.
+#[xdp]
+pub fn bench_rewrite_b(ctx: XdpContext) -> u32 {
+    rewrite::run(&ctx).map_or(XDP_PASS, |()| redirect(&raw const DEVICE_BACK))
+}
+
 /// Nothing: what remains of its time is that of the two readings of the clock.
 #[xdp]
 pub fn bench_empty(_ctx: XdpContext) -> u32 {
@@ -104,11 +117,16 @@ fn end<const WAY: u32>(ctx: &XdpContext) -> u32 {
 
 #[inline(always)]
 fn redirect(device: *const u32) -> u32 {
-    // SAFETY: a constant of the object that the loader may have set: read as it is, not as the compiler saw it.
-    let device = unsafe { device.read_volatile() };
     // SAFETY: no pointers. The result is an action.
-    let action = unsafe { bpf_redirect(device, 0) };
+    let action = unsafe { bpf_redirect(constant(device), 0) };
     action.unsigned_abs() as u32
+}
+
+/// A constant of the object that the loader may have set.
+#[inline(always)]
+fn constant(at: *const u32) -> u32 {
+    // SAFETY: a static of this object: read as it is, not as the compiler saw it.
+    unsafe { at.read_volatile() }
 }
 
 #[panic_handler]

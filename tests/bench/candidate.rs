@@ -8,10 +8,12 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 use nodeport_tests::Netns;
 use nodeport_tests::agent::{Agent, AgentSpec};
+use nodeport_tests::k8s::kube_proxy::Mode;
 
 use crate::helper::Helper;
 use crate::kube_proxy;
 use crate::objects::{Shape, manifest};
+use crate::real;
 use crate::stage::{FABRIC, Stage, UPLINK};
 use crate::statistics::{LIMIT, ROUTING};
 
@@ -20,6 +22,8 @@ use crate::statistics::{LIMIT, ROUTING};
 pub(crate) enum Candidate {
     /// XDP sends every packet from one device to the other: the limit of the machine.
     Redirect,
+    /// The same, each packet rewritten as by a translation of which nothing has to be looked up.
+    Rewrite,
     /// The kernel routes; no netfilter, no NAT.
     Routing,
     /// kube-proxy's rules for nftables.
@@ -41,6 +45,7 @@ impl Candidate {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Redirect => LIMIT,
+            Self::Rewrite => "redirect, rewritten",
             Self::Routing => ROUTING,
             Self::Nftables => "kube-proxy nftables",
             Self::Iptables => "kube-proxy iptables",
@@ -53,7 +58,10 @@ impl Candidate {
 
     /// Whether it translates: then the client asks the front end, otherwise the backend itself.
     pub(crate) fn translates(self) -> bool {
-        !matches!(self, Self::Redirect | Self::Routing | Self::Empty)
+        !matches!(
+            self,
+            Self::Redirect | Self::Rewrite | Self::Routing | Self::Empty
+        )
     }
 
     /// Sets it up on a stage. `arguments`: more flags for the agent, which is returned if there is one: it ends when dropped.
@@ -70,14 +78,16 @@ impl Candidate {
                 helper.attach("bench_redirect_f", node, UPLINK.name)?;
                 helper.attach("bench_redirect_b", node, FABRIC.name)?;
             }
+            Self::Rewrite => {
+                helper.attach("bench_rewrite_f", node, UPLINK.name)?;
+                helper.attach("bench_rewrite_b", node, FABRIC.name)?;
+            }
             Self::Routing => {}
             Self::Empty => helper.attach("bench_empty", node, UPLINK.name)?,
             Self::Nftables => {
-                feed(
-                    node,
-                    &["nft", "-f", "-"],
-                    &kube_proxy::nftables(&shape.services()),
-                )?;
+                let real = real::rules(Mode::Nftables, shape)?;
+                let rules = real.unwrap_or_else(|| kube_proxy::nftables(&shape.services()));
+                feed(node, &["nft", "-f", "-"], &rules)?;
             }
             Self::Iptables => {
                 let program = if shape.v6 {
@@ -85,7 +95,9 @@ impl Candidate {
                 } else {
                     "iptables-restore"
                 };
-                feed(node, &[program], &kube_proxy::iptables(&shape.services()))?;
+                let real = real::rules(Mode::Iptables, shape)?;
+                let rules = real.unwrap_or_else(|| kube_proxy::iptables(&shape.services()));
+                feed(node, &[program], &rules)?;
             }
             Self::Xdp => return agent(stage, shape, "native", arguments),
             Self::Tc => return agent(stage, shape, "off", arguments),

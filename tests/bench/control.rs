@@ -59,7 +59,7 @@ pub(crate) fn run(shape: &Shape, changes: u32) -> Result<Life> {
 }
 
 /// Tables of the agent that hold so many endpoints; the usual ones if they do.
-fn flags(shape: &Shape) -> String {
+pub(crate) fn flags(shape: &Shape) -> String {
     let endpoints = shape.services * shape.endpoints;
     if endpoints < 100_000 {
         return String::new();

@@ -1,4 +1,5 @@
-//! kube-proxy's rules for the same Services, written as kube-proxy 1.31 and later write them.
+//! kube-proxy's rules for the same Services, written as kube-proxy 1.31 and later write them: where there is no real one to write them
+//! (`real.rs`), or too many Services.
 //!
 //! Pure. What has no part in a packet's way (comments, health checks, chains of Services without endpoints) is left out. Invariant: what a
 //! packet meets here it meets in kube-proxy's own rules, in the same order.
@@ -269,7 +270,7 @@ mod tests {
         assert!(text.contains("-A KUBE-SVC-s0 -j KUBE-SEP-s0-2"));
         assert!(text.contains("-j DNAT --to-destination [fd00:10:244:2::12]:8080"));
         let (services, node_ports) = (
-            text.find("-d fd00:10:96::2/128"),
+            text.find("-d fd00:10:96::102/128"),
             text.find("--dst-type LOCAL"),
         );
         assert!(services < node_ports, "NodePorts come after every Service");

@@ -8,6 +8,7 @@
 mod abi;
 mod bulk;
 mod candidate;
+mod cluster;
 mod control;
 mod counters;
 mod frames;
@@ -21,6 +22,7 @@ mod opening;
 mod packets;
 mod plot;
 mod programs;
+mod real;
 mod record;
 mod rounds;
 mod stage;

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use nodeport_tests::k8s::programs::Programs;
+
 use crate::candidate::Candidate;
 use crate::objects::Shape;
 use crate::packets::{self, Traffic};
@@ -11,7 +13,7 @@ use crate::programs::{self, Kind};
 use crate::record::Measurement;
 use crate::rounds::{self, Raw, each};
 use crate::statistics::{Subject, sum_up};
-use crate::{Args, bulk, control, keeping, opening};
+use crate::{Args, bulk, cluster, control, keeping, opening};
 
 /// One measure: what is there, and who is measured.
 struct Measure {
@@ -40,6 +42,8 @@ enum What {
     Bulk,
     /// The agent alone.
     Control,
+    /// The agent and a real API server.
+    Cluster,
     /// The agent's part in flows that nobody uses.
     Keeping,
 }
@@ -146,6 +150,12 @@ const MEASURES: &[Measure] = &[
     measure("agent-250k-endpoints", What::Control)
         .flows(0)
         .services(5_000, 50),
+    measure("cluster-10k-services", What::Cluster)
+        .flows(0)
+        .services(10_000, 3),
+    measure("cluster-250k-endpoints", What::Cluster)
+        .flows(0)
+        .services(10_000, 25),
     // Minutes, and nothing that a second round would tell.
     measure("agent-1M-flows", What::Keeping).flows(1_000_000),
 ];
@@ -168,6 +178,12 @@ pub(crate) fn run(args: &Args) -> Vec<Measurement> {
             .filter(|candidate| measure.takes(*candidate))
             .filter(|candidate| args.wants(measure.name, candidate.name(), measure.quick))
             .collect();
+        if measure.what == What::Cluster && Programs::from_environment().is_err() {
+            if !candidates.is_empty() {
+                eprintln!("==> {}: left out, there is no API server", measure.name);
+            }
+            continue;
+        }
         if !candidates.is_empty() {
             eprintln!("==> {}", measure.name);
             all.extend(measure.run(args, &candidates));
@@ -202,12 +218,14 @@ impl Args {
 impl Measure {
     /// Who can be measured, in the order of the table.
     fn candidates(&self) -> &'static [Candidate] {
-        use Candidate::{Iptables, Nftables, Redirect, Routing, Straight, Tc, Xdp};
+        use Candidate::{Iptables, Nftables, Redirect, Rewrite, Routing, Straight, Tc, Xdp};
         match self.what {
-            What::Packets { .. } => &[Redirect, Routing, Nftables, Iptables, Xdp, Tc, Straight],
+            What::Packets { .. } => &[
+                Redirect, Rewrite, Routing, Nftables, Iptables, Xdp, Tc, Straight,
+            ],
             What::Program(_) => &[Xdp, Tc],
             What::Opening | What::Bulk => &[Routing, Nftables, Iptables, Xdp, Tc, Straight],
-            What::Control | What::Keeping => &[Xdp],
+            What::Control | What::Cluster | What::Keeping => &[Xdp],
         }
     }
 
@@ -216,6 +234,7 @@ impl Measure {
     fn takes(&self, candidate: Candidate) -> bool {
         match candidate {
             Candidate::Redirect => !self.local,
+            Candidate::Rewrite => !self.local && !self.v6,
             Candidate::Straight => self.local,
             Candidate::Nftables => self.flows <= 100_000 && self.services <= 1000,
             Candidate::Iptables => self.flows <= 100_000,
@@ -279,6 +298,7 @@ impl Measure {
                 self.sum_up(&raw, "", "Gbit/s", |rate| *rate)
             }
             What::Control => self.control(rounds, candidates),
+            What::Cluster => self.cluster(candidates),
             What::Keeping => {
                 let raw = rounds::run(1, candidates, Candidate::name, |candidate| {
                     keeping::run(candidate, &traffic)
@@ -301,6 +321,19 @@ impl Measure {
         all.extend(self.sum_up(&raw, "-change-p99", "us", |life| life.change_p99));
         all.extend(self.sum_up(&raw, "-memory-kernel", "MiB", |life| life.kernel));
         all.extend(self.sum_up(&raw, "-memory-agent", "MiB", |life| life.agent));
+        all
+    }
+
+    fn cluster(&self, candidates: &[Candidate]) -> Vec<Measurement> {
+        let raw = rounds::run(1, candidates, Candidate::name, |_| {
+            cluster::run(&Programs::from_environment()?, &self.shape())
+        });
+        let mut all = self.sum_up(&raw, "-load", "ms", |run| run.load);
+        all.extend(self.sum_up(&raw, "-change-p50", "ms", |run| run.change_p50));
+        all.extend(self.sum_up(&raw, "-change-p99", "ms", |run| run.change_p99));
+        all.extend(self.sum_up(&raw, "-changes", "1/s", |run| run.rate));
+        all.extend(self.sum_up(&raw, "-cpu", "% CPU", |run| run.cpu));
+        all.extend(self.sum_up(&raw, "-memory-agent", "MiB", |run| run.memory));
         all
     }
 

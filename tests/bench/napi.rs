@@ -4,6 +4,7 @@
 //! its core. Invariant: threads are found by their device's name, which is one that only the benchmark uses.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use nodeport_tests::Netns;
@@ -79,6 +80,21 @@ pub(crate) fn pin_thread(thread: Option<Pid>, core: usize) -> Result<()> {
     setpriority_process(thread, -20).context("raise a thread's priority")
 }
 
+/// How long a core has had nothing to do.
+pub(crate) fn idle_time(core: usize) -> Result<Duration> {
+    let text = fs::read_to_string("/proc/stat").context("read /proc/stat")?;
+    idle(&text, core).with_context(|| format!("/proc/stat: no core {core}"))
+}
+
+/// Time idle and time waiting for a disk: the fourth and fifth number, in hundredths of a second (proc(5), `USER_HZ`).
+fn idle(stat: &str, core: usize) -> Option<Duration> {
+    let prefix = format!("cpu{core} ");
+    let line = stat.lines().find_map(|line| line.strip_prefix(&prefix))?;
+    let mut numbers = line.split_whitespace().skip(3);
+    let mut next = || numbers.next()?.parse::<u64>().ok();
+    Some(Duration::from_millis(10 * (next()? + next()?)))
+}
+
 /// Nanoseconds that threads have run so far.
 pub(crate) fn run_time(threads: &[Pid]) -> Result<u64> {
     let mut total = 0;
@@ -91,4 +107,16 @@ pub(crate) fn run_time(threads: &[Pid]) -> Result<u64> {
             .with_context(|| format!("{path}: no time"))?;
     }
     Ok(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_that_a_core_was_idle_is_that_of_no_other() {
+        let stat = "cpu  9 9 9 9 9 0 0 0 0 0\ncpu1 1 0 2 300 5 0 7 0 0 0\ncpu10 1 1 1 1 1 0\n";
+        assert_eq!(idle(stat, 1), Some(Duration::from_millis(3050)));
+        assert_eq!(idle(stat, 2), None);
+    }
 }

@@ -68,12 +68,13 @@ impl Shape {
         }
     }
 
+    /// The first addresses are the API server's own.
     fn cluster_address(&self, number: u32) -> IpAddr {
         if self.v6 {
-            let low = u128::from(number) + 1;
+            let low = u128::from(number) + 0x101;
             return Ipv6Addr::from(0xfd00_0010_0096_0000_0000_0000_0000_0000 | low).into();
         }
-        Ipv4Addr::from(0x0a60_0001 + number).into()
+        Ipv4Addr::from(0x0a60_0101 + number).into()
     }
 
     /// Endpoints of the others are somewhere in 10.128.0.0/10.
@@ -176,7 +177,7 @@ mod tests {
         let services = SHAPE.services();
         assert_eq!(services[0].node_port, Some(30080));
         assert_eq!(services[0].endpoints[2].to_string(), "10.244.2.12:8080");
-        assert_eq!(services[2].cluster.to_string(), "10.96.0.3:80");
+        assert_eq!(services[2].cluster.to_string(), "10.96.1.3:80");
         assert_eq!(
             (services[2].node_port, services[2].endpoints.len()),
             (None, 150)

@@ -31,7 +31,7 @@ const PASS_LIMIT: Duration = Duration::from_secs(20);
 /// What is sent before the window begins: of ten thousand flows more than a hundred packets each, as caches are for flows that are busy.
 const WARM_UP: Duration = Duration::from_millis(600);
 /// Frames of one call of the generator: more than it sends in a window, because between two calls it sends nothing for some 20 ms.
-const BURST: u32 = 3 << 21;
+const BURST: u32 = 5 << 21;
 
 /// What is measured.
 #[derive(Clone, Copy, Debug)]
@@ -255,6 +255,7 @@ impl Ready {
             forth: self.helper.arrived(Way::Forth)?,
             back: self.helper.arrived(Way::Back)?,
             run_time: napi::run_time(threads)?,
+            idle: napi::idle_time(napi::NODE_CORE)?,
             reading: at.elapsed(),
         })
     }

@@ -3,8 +3,9 @@
 //! Refuses to know any measure: the benchmark is `tests/bench`, and takes the arguments. Invariant: what is measured is optimised, whatever
 //! the caller built before.
 
-use crate::{build, packages, shell};
+use crate::{build, kubernetes, packages, shell};
 use anyhow::{Result, bail};
+use nodeport_tests::k8s::programs::VARIABLE;
 use std::{ffi::OsString, process::Command};
 
 /// What `cargo xtask bench` is asked to do.
@@ -40,6 +41,13 @@ pub(crate) fn main(args: &Args) -> Result<()> {
     command
         .env("NODEPORT_BENCH_OBJECT", object)
         .env("NODEPORT_AGENT", agent);
+    match kubernetes::built()? {
+        Some(programs) => drop(command.env(VARIABLE, programs)),
+        None => eprintln!(
+            "no programs of Kubernetes: kube-proxy's rules are those that the benchmark writes, and nothing is measured beside an API server; \
+             `cargo xtask test cluster` builds them"
+        ),
+    }
     shell::run(&mut command)
 }
 

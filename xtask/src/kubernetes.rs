@@ -124,6 +124,19 @@ pub(crate) fn control_plane() -> Result<OsString> {
     build(CONTROL_PLANE)
 }
 
+/// The directories of what a control plane takes, as one list, if all of it was built.
+pub(crate) fn built() -> Result<Option<OsString>> {
+    let mut directories = Vec::new();
+    for group in CONTROL_PLANE {
+        let directory = group.directory()?;
+        if !group.missing(&directory).is_empty() {
+            return Ok(None);
+        }
+        directories.push(directory);
+    }
+    Ok(Some(std::env::join_paths(directories)?))
+}
+
 /// Builds what a cluster with real nodes takes and is not there yet. Returns the directories as one list.
 pub(crate) fn real_nodes() -> Result<OsString> {
     if shell::find("runc").is_none() {
@@ -145,14 +158,8 @@ fn build<'a>(groups: impl IntoIterator<Item = &'a Group>) -> Result<OsString> {
 impl Group {
     /// Builds the programs that are not there, with a Go that is looked for if it is needed. Returns the directory that they are in.
     fn build(&self, go: &mut Option<Go>) -> Result<PathBuf> {
-        let source = shell::root().join("tests/kubernetes").join(self.module);
-        let directory = cache()?.join(format!("{}-{}", self.module, fingerprint(&source)?));
-        let missing: Vec<_> = self
-            .programs
-            .iter()
-            .copied()
-            .filter(|program| !directory.join(name(program)).is_file())
-            .collect();
+        let directory = self.directory()?;
+        let missing = self.missing(&directory);
         if missing.is_empty() {
             return Ok(directory);
         }
@@ -163,9 +170,26 @@ impl Group {
         let names: Vec<_> = missing.iter().map(|program| name(program)).collect();
         let title = format!("build {} with {go}", names.join(", "));
         shell::stage(&title, || {
-            self.build_missing(go, &source, &directory, &missing)
+            self.build_missing(go, &self.source(), &directory, &missing)
         })?;
         Ok(directory)
+    }
+
+    fn source(&self) -> PathBuf {
+        shell::root().join("tests/kubernetes").join(self.module)
+    }
+
+    /// Where its programs are, or will be.
+    fn directory(&self) -> Result<PathBuf> {
+        let fingerprint = fingerprint(&self.source())?;
+        Ok(cache()?.join(format!("{}-{fingerprint}", self.module)))
+    }
+
+    fn missing(&self, directory: &Path) -> Vec<&'static str> {
+        let programs = self.programs.iter().copied();
+        programs
+            .filter(|program| !directory.join(name(program)).is_file())
+            .collect()
     }
 
     /// One call for all of them: while one is linked, another is compiled.

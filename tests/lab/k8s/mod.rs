@@ -21,6 +21,7 @@ pub mod programs;
 pub mod real;
 pub mod relay;
 pub mod repeater;
+pub mod scale;
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
