@@ -197,6 +197,11 @@ impl Agent {
         // Who asks while the programs are loaded, which takes its time on a busy machine, gets an answer.
         agent.serve(listener, &shared);
         let surface = agent.show(args, settings, &shared)?;
+        // Objects are read while the kernel verifies programs.
+        let choice = args.objects.source().map_err(SourceError::from)?;
+        let source = Source::follow(choice, &node_name).await?;
+        shared.follows(source.progress());
+        agent.complain(source.voice(), &shared);
         let kernel = agent.load(config).await?;
         shared.opened(kernel.store.clone());
         shared.covers_sockets(kernel.sockets.clone());
@@ -207,10 +212,6 @@ impl Agent {
             let stale = StaleSockets::new(kernel.store.clone(), Arc::clone(&kernel.control));
             agent.spawn("stale sockets", stale.run());
         }
-        let choice = args.objects.source().map_err(SourceError::from)?;
-        let source = Source::follow(choice, &node_name).await?;
-        shared.follows(source.progress());
-        agent.complain(source.voice(), &shared);
         let sync = Sync {
             source,
             observed,
