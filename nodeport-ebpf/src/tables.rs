@@ -383,6 +383,8 @@ pub trait Tables<A: Copy>: Clients<A> {
     fn remember_fragment(&self, key: &FragmentKey<A>, ports: &FragmentPorts);
     /// The next number of the sequence in which source ports towards a backend are tried.
     fn next_port_cursor(&self, bucket: u32) -> u32;
+    /// Takes so many steps, as long as each says that there is to be another one. The verifier walks through one of them only.
+    fn repeat(&self, times: u32, step: impl FnMut(u32) -> bool);
     /// Takes one ICMP error from this CPU's budget; false if it is used up.
     fn take_reject(&self) -> bool;
     /// Whether a connected socket of this host owns packets with this tuple (edge-cases J2, J3).

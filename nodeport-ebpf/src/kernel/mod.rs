@@ -9,6 +9,7 @@ pub(crate) mod log;
 pub(crate) mod maps;
 mod noted;
 pub(crate) mod outcomes;
+mod repeat;
 pub(crate) mod sockets;
 pub(crate) mod tables;
 pub(crate) mod tc;

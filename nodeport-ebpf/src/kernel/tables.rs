@@ -23,6 +23,7 @@ use super::family::KernelFamily;
 use super::lines;
 use super::maps::{CONTROL, DEVICES, FIB, REJECTS, SNAT_CURSORS, Source};
 use super::noted;
+use super::repeat::repeat;
 
 const _: () = assert!(BPF_F_NO_PREALLOC == 1);
 
@@ -290,6 +291,11 @@ impl<A: KernelFamily, H: AtHook> Tables<A> for KernelTables<H> {
             *cursor = value.wrapping_add(1);
             value
         }
+    }
+
+    #[inline(always)]
+    fn repeat(&self, times: u32, mut step: impl FnMut(u32) -> bool) {
+        repeat(times, &mut step);
     }
 
     #[inline(always)]

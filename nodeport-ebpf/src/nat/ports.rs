@@ -39,21 +39,32 @@ pub fn take<A: Family, T: Tables<A>>(
     reply: &Entry<A>,
     keep: bool,
 ) -> Result<[u8; 2], Outcome> {
-    let bucket = select::cursor_bucket(&key.source, key.source_port);
-    for probe in 0..PROBES {
+    // Not an outcome: the verifier does not know which values of it the steps may leave.
+    let (mut is_taken, mut is_refused) = (false, false);
+    tables.repeat(PROBES, |probe| {
         let is_own = keep && probe == 0;
         if !is_own {
+            let bucket = select::cursor_bucket(&key.source, key.source_port);
             let cursor = tables.next_port_cursor(bucket);
-            key.destination_port =
-                nth(tables.control(), cursor).ok_or(Outcome::SnatPortsExhausted)?;
+            match nth(tables.control(), cursor) {
+                Some(port) => key.destination_port = port,
+                None => return false,
+            }
         }
         match claim(tables, key, reply, is_own || probe >= PROBES / 2) {
-            Ok(()) => return Ok(key.destination_port),
-            Err(InsertError::Exists) => {}
-            Err(InsertError::Full) => return Err(Outcome::PendingTableFailed),
+            Ok(()) => is_taken = true,
+            Err(InsertError::Exists) => return true,
+            Err(InsertError::Full) => is_refused = true,
         }
+        false
+    });
+    if is_taken {
+        Ok(key.destination_port)
+    } else if is_refused {
+        Err(Outcome::PendingTableFailed)
+    } else {
+        Err(Outcome::SnatPortsExhausted)
     }
-    Err(Outcome::SnatPortsExhausted)
 }
 
 /// Claims exactly `key`. The pending entry goes in before the established table is looked at, and whoever moves a flow does it in

@@ -297,6 +297,10 @@ impl<A: SimFamily, const HOOK: usize> Tables<A> for View<'_, A, HOOK> {
         self.node.next_port_cursor(bucket)
     }
 
+    fn repeat(&self, times: u32, step: impl FnMut(u32) -> bool) {
+        let _to_the_end = (0..times).all(step);
+    }
+
     fn take_reject(&self) -> bool {
         let mut bucket = self.node.budget.get();
         let paid = originate::pay(&mut bucket, &self.node.control, self.node.jiffies);
