@@ -2,6 +2,7 @@
 //!
 //! Pure but for the files that it writes. Invariant: what failed is not drawn.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow};
@@ -28,8 +29,7 @@ type Line = (String, Vec<(f64, f64)>);
 /// Writes one SVG for each measure that grew, and returns how many.
 pub(crate) fn write(measurements: &[Measurement], directory: &Path) -> Result<usize> {
     std::fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
-    let mut names: Vec<&str> = measurements.iter().map(|m| m.measure.as_str()).collect();
-    names.dedup();
+    let names: BTreeSet<&str> = measurements.iter().map(|m| m.measure.as_str()).collect();
     let mut written = 0;
     for name in names {
         let Some((_, axis, number)) = AXES.iter().find(|(prefix, ..)| name.starts_with(prefix))
@@ -76,7 +76,9 @@ fn draw(
 ) -> Result<(), Box<dyn std::error::Error>> {
     let points = || lines.iter().flat_map(|(_, points)| points);
     let most = points().map(|point| point.0).fold(10.0, f64::max);
-    let top = points().map(|point| point.1).fold(0.0, f64::max) * 1.1;
+    // Room for the names above the lines.
+    let room = lines.iter().fold(1.1, |room, _| room + 0.08);
+    let top = points().map(|point| point.1).fold(0.0, f64::max) * room;
     let root = SVGBackend::new(path, (800, 420)).into_drawing_area();
     root.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&root)
@@ -102,6 +104,7 @@ fn draw(
     }
     chart
         .configure_series_labels()
+        .position(SeriesLabelPosition::UpperRight)
         .border_style(BLACK)
         .background_style(WHITE)
         .draw()?;
@@ -138,6 +141,7 @@ mod tests {
         let all = [
             measured("remote", 10_000, 2.0, None),
             measured("growth-flows", 1000, 1.5, None),
+            measured("remote", 10_000, 2.0, None),
             measured("growth-flows", 1, 2.0, None),
             measured("growth-flows", 100_000, 0.0, Some("idle")),
         ];

@@ -60,7 +60,8 @@ fn ask(programs: &Programs, mode: Mode, shape: &Shape) -> Result<String> {
     };
     let services = shape.services();
     let last = services.last().and_then(|service| service.endpoints.last());
-    let last = last.context("an endpoint")?.to_string();
+    // In nftables, port and address are apart.
+    let last = last.context("an endpoint")?.ip().to_string();
     let mut rules = String::new();
     eventually("kube-proxy has written all rules", || {
         rules = node.netns.sh(&command)?;
@@ -68,7 +69,20 @@ fn ask(programs: &Programs, mode: Mode, shape: &Shape) -> Result<String> {
         Ok(())
     })?;
     proxy.stop()?;
-    Ok(rules)
+    Ok(without_accounts(&rules))
+}
+
+/// The rules without `-m nfacct --nfacct-name NAME`: counters that kube-proxy makes beside its rules, which are no part of their text.
+fn without_accounts(rules: &str) -> String {
+    let line = |line: &str| {
+        let mut words: Vec<&str> = line.split_whitespace().collect();
+        while let Some(at) = words.iter().position(|word| *word == "nfacct") {
+            let end = words.len().min(at + 3);
+            words.drain(at.saturating_sub(1)..end);
+        }
+        words.join(" ") + "\n"
+    };
+    rules.lines().map(line).collect()
 }
 
 /// Where objects of this kind are created; of Nodes, the lab has its own.
@@ -77,5 +91,18 @@ fn collection(object: &Value) -> Option<&'static str> {
         "Service" => Some("/api/v1/namespaces/bench/services"),
         "EndpointSlice" => Some("/apis/discovery.k8s.io/v1/namespaces/bench/endpointslices"),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accounts_are_left_out_of_rules() {
+        let rule = "-A KUBE-FORWARD -m conntrack --ctstate INVALID -m nfacct --nfacct-name  dropped -j DROP\nCOMMIT\n";
+        let wanted = "-A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP\nCOMMIT\n";
+        assert_eq!(without_accounts(rule), wanted);
+        assert_eq!(without_accounts(wanted), wanted);
     }
 }
