@@ -3,6 +3,7 @@
 //! Owns flag names, defaults and exit codes. It refuses to know maps, programs and objects: each verb's module calls those.
 //! Invariant: nothing is touched before the whole command line was found valid.
 
+mod allocator;
 mod clean;
 mod dump;
 mod line;
@@ -25,7 +26,6 @@ pub use values::{GoDuration, LogLevel};
 
 use crate::config::{ConfigFile, KubeProxyFlags};
 use crate::datapath::{DatapathLog, PortRange, Sizes, SocketArgs, XdpPolicy, chain};
-use crate::host::allocator;
 use crate::model::snapshot::node_name;
 use crate::observe::logging;
 use crate::source::Choice;

@@ -29,6 +29,9 @@ struct Measure {
     quick: bool,
 }
 
+/// One number of a run: what it adds to the measure's name, its unit, and how it is read.
+type Part<T> = (&'static str, &'static str, fn(&T) -> f64);
+
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
@@ -286,10 +289,14 @@ impl Measure {
                 let raw = rounds::run(rounds, candidates, Candidate::name, |candidate| {
                     opening::run(candidate, &shape, window)
                 });
-                let mut all = self.sum_up(&raw, "", "1/s", |opened| opened.rate);
-                all.extend(self.sum_up(&raw, "-p50", "us", |opened| opened.p50));
-                all.extend(self.sum_up(&raw, "-p99", "us", |opened| opened.p99));
-                all
+                self.parts(
+                    &raw,
+                    &[
+                        ("", "1/s", |opened| opened.rate),
+                        ("-p50", "us", |opened| opened.p50),
+                        ("-p99", "us", |opened| opened.p99),
+                    ],
+                )
             }
             What::Bulk => {
                 let raw = rounds::run(rounds, candidates, Candidate::name, |candidate| {
@@ -303,9 +310,13 @@ impl Measure {
                 let raw = rounds::run(1, candidates, Candidate::name, |candidate| {
                     keeping::run(candidate, &traffic)
                 });
-                let mut all = self.sum_up(&raw, "-kept", "% CPU", |costs| costs.kept);
-                all.extend(self.sum_up(&raw, "-expired", "% CPU", |costs| costs.expired));
-                all
+                self.parts(
+                    &raw,
+                    &[
+                        ("-kept", "% CPU", |costs| costs.kept),
+                        ("-expired", "% CPU", |costs| costs.expired),
+                    ],
+                )
             }
         }
     }
@@ -315,26 +326,42 @@ impl Measure {
         let raw = rounds::run(rounds, candidates, Candidate::name, |_| {
             control::run(&shape, 40)
         });
-        let mut all = self.sum_up(&raw, "-load", "ms", |life| life.load);
-        all.extend(self.sum_up(&raw, "-restart", "ms", |life| life.restart));
-        all.extend(self.sum_up(&raw, "-change-p50", "us", |life| life.change_p50));
-        all.extend(self.sum_up(&raw, "-change-p99", "us", |life| life.change_p99));
-        all.extend(self.sum_up(&raw, "-memory-kernel", "MiB", |life| life.kernel));
-        all.extend(self.sum_up(&raw, "-memory-agent", "MiB", |life| life.agent));
-        all
+        self.parts(
+            &raw,
+            &[
+                ("-load", "ms", |life| life.load),
+                ("-restart", "ms", |life| life.restart),
+                ("-change-p50", "us", |life| life.change_p50),
+                ("-change-p99", "us", |life| life.change_p99),
+                ("-memory-kernel", "MiB", |life| life.kernel),
+                ("-memory-agent", "MiB", |life| life.agent),
+            ],
+        )
     }
 
     fn cluster(&self, candidates: &[Candidate]) -> Vec<Measurement> {
         let raw = rounds::run(1, candidates, Candidate::name, |_| {
             cluster::run(&Programs::from_environment()?, &self.shape())
         });
-        let mut all = self.sum_up(&raw, "-load", "ms", |run| run.load);
-        all.extend(self.sum_up(&raw, "-change-p50", "ms", |run| run.change_p50));
-        all.extend(self.sum_up(&raw, "-change-p99", "ms", |run| run.change_p99));
-        all.extend(self.sum_up(&raw, "-changes", "1/s", |run| run.rate));
-        all.extend(self.sum_up(&raw, "-cpu", "% CPU", |run| run.cpu));
-        all.extend(self.sum_up(&raw, "-memory-agent", "MiB", |run| run.memory));
-        all
+        self.parts(
+            &raw,
+            &[
+                ("-load", "ms", |run| run.load),
+                ("-change-p50", "ms", |run| run.change_p50),
+                ("-change-p99", "ms", |run| run.change_p99),
+                ("-changes", "1/s", |run| run.rate),
+                ("-cpu", "% CPU", |run| run.cpu),
+                ("-memory-agent", "MiB", |run| run.memory),
+            ],
+        )
+    }
+
+    /// Several numbers of the same runs, each a measurement: its part of the name, unit and value.
+    fn parts<T>(&self, raw: &[Raw<T>], parts: &[Part<T>]) -> Vec<Measurement> {
+        let parts = parts.iter();
+        parts
+            .flat_map(|(part, unit, number)| self.sum_up(raw, part, unit, number))
+            .collect()
     }
 
     fn sum_up<T>(

@@ -4,8 +4,7 @@
 //! Invariant: for one set of Services it is asked once; all runs have the same rules.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, ensure};
 use nodeport_tests::LabSpec;
@@ -19,7 +18,7 @@ use crate::objects::{Shape, manifest};
 /// With more Services than these, API server and kube-proxy take minutes.
 const MOST: u32 = 1000;
 
-static WRITTEN: Mutex<Option<HashMap<String, String>>> = Mutex::new(None);
+static WRITTEN: LazyLock<Mutex<HashMap<String, String>>> = LazyLock::new(Mutex::default);
 
 /// The rules for these Services, as text for `nft -f` or `iptables-restore`. `None` if there is no kube-proxy, or if they are too many.
 pub(crate) fn rules(mode: Mode, shape: &Shape) -> Result<Option<String>> {
@@ -30,7 +29,6 @@ pub(crate) fn rules(mode: Mode, shape: &Shape) -> Result<Option<String>> {
         return Ok(None);
     }
     let mut written = WRITTEN.lock().unwrap_or_else(PoisonError::into_inner);
-    let written = written.get_or_insert_default();
     let key = format!("{mode:?} {shape:?}");
     if let Some(rules) = written.get(&key) {
         return Ok(Some(rules.clone()));

@@ -1,7 +1,7 @@
 //! What the counters say of one run, and whether it counts.
 //!
-//! Pure. Invariant: a run in which the node's core was idle, or did something else, or in which a packet in a thousand of those that the node took did not arrive
-//! as it should, is an error and never a value.
+//! Pure. Invariant: a run in which the node's core was idle or did something else, or in which a packet in a thousand of those that the node
+//! took did not arrive as it should, is an error and never a value.
 
 use std::time::{Duration, Instant};
 

@@ -205,7 +205,12 @@ fn the_node_reaches_its_own_servers_by_a_service_and_directly() {
 fn node_ports_answer_on_loopback_if_asked_for() {
     let loopback = |last| IpAddr::V4(Ipv4Addr::new(127, 0, 0, last));
     let addresses = [loopback(1), loopback(9), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-    for (arguments, answers) in [("", false), ("--localhost-nodeports", true)] {
+    let ways = [
+        ("", false),
+        ("--localhost-nodeports", true),
+        ("--iptables-localhost-nodeports=true", true),
+    ];
+    for (arguments, answers) in ways {
         let world = world(&["n2-p1"], arguments);
         let node = world.lab.node("n1");
         let (own, pod) = (node.inside(&node.netns), node.inside(&node.pod(1).netns));

@@ -295,3 +295,27 @@ fn rules_are_removed_by_command_and_only_when_nobody_needs_them() {
     let nothing = command(&node, &[]).expect("there is nothing");
     assert!(nothing.contains("nothing of kube-proxy's"), "{nothing}");
 }
+
+/// What IPVS mode leaves cannot be removed from here: that is said for as long as its device is there, and new connections are ours.
+#[test]
+fn the_device_of_ipvs_mode_is_told_of() {
+    let mut node = Node::new("");
+    // A bridge: not every kernel has the kind of device that it is.
+    node.netns()
+        .sh("ip link add kube-ipvs0 type bridge")
+        .expect("added");
+    node.agent.start(&node.lab).expect("it starts");
+    node.until("it is told of", || node.warns_of("kube-ipvs0"));
+    let stream = node.stream();
+    node.until("connections are ours", || {
+        node.carried(&Outcomes::default()) > 20
+    });
+    let said = node.agent.run(&["takeover", "--dry-run"]).expect("it runs");
+    assert!(said.contains("kube-ipvs0"), "{said}");
+    let report = stream.finish().expect("it ran");
+    assert!(report.failed.is_empty(), "{report:?}");
+    node.netns()
+        .sh("ip link delete kube-ipvs0")
+        .expect("deleted");
+    node.until("nothing is left to tell", || !node.warns_of("kube-ipvs0"));
+}

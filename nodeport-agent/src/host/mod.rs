@@ -3,7 +3,6 @@
 //! Owns which are written, and when: only if the operator asks. Refuses to know the datapath. Invariants: a limit is raised, never
 //! lowered; what cannot be written is told and stops nothing.
 
-pub mod allocator;
 pub mod conntrack;
 pub mod listeners;
 pub mod reserved_ports;

@@ -59,9 +59,7 @@ impl Snapshot {
             .chain(others.filter(|one| given.is_none_or(|given| given.is_ipv4() != one.is_ipv4())))
             .collect()
     }
-}
 
-impl Snapshot {
     /// Those of the node's addresses that a device of it carries: what its processes are seen by.
     #[must_use]
     pub fn own_addresses(&self) -> Vec<IpAddr> {

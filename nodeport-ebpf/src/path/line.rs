@@ -143,27 +143,33 @@ pub(super) fn refresh<A: Family, T: Tables<A>>(
         ..
     } = scratch;
     let (now, hz) = (tables.now(), tables.control().hz);
-    let line = if let Some((line, _)) = find(tables, *hash, &segment.key) {
+    let mut place = None;
+    for which in [Which::Own, Which::Other] {
+        let Some(line) = tables.line(*hash, which) else {
+            return;
+        };
+        if line.owner.get().is(&segment.key) {
+            place = Some(line);
+            break;
+        }
+        if place.is_none() && is_free(line, now, hz) {
+            place = Some(line);
+        }
+    }
+    let Some(line) = place else {
+        return;
+    };
+    let owner = line.owner.get();
+    if owner.is(&segment.key) {
         settle(line, entry);
         // Made again below, or not at all.
         line.owner.set(LineOwner::default());
-        line
-    } else {
-        let Some(line) = [Which::Own, Which::Other]
-            .into_iter()
-            .filter_map(|which| tables.line(*hash, which))
-            .find(|line| is_free(line, now, hz))
-        else {
-            return;
-        };
-        line.owner.get().write(other);
-        if line.counts.get() != 0
-            && let Some(owner) = tables.flow(other)
-        {
+    } else if line.counts.get() != 0 {
+        owner.write(other);
+        if let Some(owner) = tables.flow(other) {
             settle(line, owner);
         }
-        line
-    };
+    }
     let is_busy =
         entry.packets.get() >= BUSY && now.wrapping_sub(seen) <= hz.wrapping_mul(PAUSE_SECS);
     // In generic mode, a flow may lead to a device that takes no such frames from an uplink in native mode.

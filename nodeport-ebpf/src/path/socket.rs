@@ -202,16 +202,15 @@ fn aim<A: Family, T: Sockets<A>>(
     socket.0.address = call.address;
     socket.0.port = call.port;
     let is_kept = is_kept && tables.remember(&key.0, &socket.0);
+    // A TCP client needs the front end only for `getpeername`; a UDP client throws away datagrams from whom it did not ask.
+    if !is_kept && call.protocol != protocol::TCP {
+        return Answer::pass(Outcome::SocketTableFailed);
+    }
     if frontend.affinity_secs != 0 {
         let mut sent = Aligned(Affinity::default());
         affinity::remember(tables, &client(tables, frontend).0, backend, &mut sent.0);
     }
-    // A TCP client needs the front end only for `getpeername`; a UDP client throws away datagrams from whom it did not ask.
-    if is_kept || call.protocol == protocol::TCP {
-        answer
-    } else {
-        Answer::pass(Outcome::SocketTableFailed)
-    }
+    answer
 }
 
 /// The endpoint of a set that is not empty: any, or that of the node's processes.

@@ -246,8 +246,16 @@ both! {
         assert_eq!(aimed(&world.node.send(&call(HOST, 61, UDP, to))), second);
     }
 
-    /// 11: each client has an endpoint of its own choice, the node as well; without affinity nothing is remembered.
-    fn without_affinity_processes_of_the_node_are_remembered_nowhere<A>() {
+    /// C3: a call that is left alone, because the table of sockets refuses, is remembered nowhere; nor is one without affinity.
+    fn processes_of_the_node_are_remembered_only_with_affinity_and_a_socket<A>() {
+        let mut world = node::<A>().cluster_ip(&[(A::remote(7), TARGET)]);
+        for frontend in world.tables_mut().frontends.values_mut() {
+            frontend.affinity_secs = 10;
+        }
+        world.tables_mut().sockets_known.capacity = 0;
+        let ask = call(HOST, 1, UDP, (A::CLUSTER_IP, PORT));
+        passes(&world.node.send(&ask), Outcome::SocketTableFailed);
+        assert!(world.tables().affinity.is_empty());
         let mut world = node::<A>().cluster_ip(&[(A::remote(7), TARGET)]);
         A::set_own(&mut world.node.control, A::NODE);
         aimed(&world.node.connect(&call(HOST, 1, TCP, (A::CLUSTER_IP, PORT))));

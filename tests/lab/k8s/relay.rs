@@ -56,10 +56,7 @@ impl Relay {
     /// # Errors
     /// If the address is taken.
     pub fn start(netns: &Netns, listen: SocketAddr, to: SocketAddr) -> Result<Self> {
-        let listener = netns
-            .run(|| TcpListener::bind(listen))?
-            .with_context(|| format!("listen on {listen}"))?;
-        listener.set_nonblocking(true)?;
+        let listener = listener(netns, listen)?;
         let shared = Arc::new(Shared {
             mode: Mutex::new(Mode::Pass),
             changed: Condvar::new(),
@@ -202,6 +199,15 @@ impl Shared {
                 .unwrap_or_else(PoisonError::into_inner);
         }
     }
+}
+
+/// A socket that listens in a namespace, and does not wait.
+pub(super) fn listener(netns: &Netns, at: SocketAddr) -> Result<TcpListener> {
+    let listener = netns
+        .run(|| TcpListener::bind(at))?
+        .with_context(|| format!("listen on {at}"))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

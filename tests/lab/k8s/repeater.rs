@@ -12,8 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
+use super::relay::listener;
 use crate::netns::Netns;
 
 /// Events that come within this time of each other change places.
@@ -46,10 +47,7 @@ impl Repeater {
     /// # Errors
     /// If the address is taken.
     pub fn start(netns: &Netns, listen: SocketAddr, to: SocketAddr) -> Result<Self> {
-        let listener = netns
-            .run(|| TcpListener::bind(listen))?
-            .with_context(|| format!("listen on {listen}"))?;
-        listener.set_nonblocking(true)?;
+        let listener = listener(netns, listen)?;
         let shared = Arc::new(Shared {
             ends: AtomicBool::new(false),
             repeated: AtomicU64::new(0),

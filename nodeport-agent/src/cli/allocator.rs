@@ -10,7 +10,7 @@ const OF_ITS_OWN: libc::c_int = 64 * 1024;
 const HEAPS: libc::c_int = 2;
 
 /// Has it keep little. To be called before there are threads.
-pub fn keep_little() {
+pub(super) fn keep_little() {
     #[cfg(target_env = "gnu")]
     for (setting, value) in [
         (libc::M_MMAP_THRESHOLD, OF_ITS_OWN),
