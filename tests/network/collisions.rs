@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use nodeport_tests::addresses::{CLIENT, SECOND_CLIENT};
 use nodeport_tests::clients::{Options, Verdict};
 use nodeport_tests::echo::{ECHO_PORT, Echo, PIECE, PIECES, Talk, datagrams_from, receive};
+use nodeport_tests::stream::retransmissions;
 use nodeport_tests::{Family, Lab, LabSpec, clients};
 
 use crate::world::World;
@@ -110,6 +111,27 @@ fn answers_come_from_where_they_were_asked(lab: &Lab, from: SocketAddr, to: [Soc
             let mut buffer = [0; 256];
             let (length, by) = receive(&socket, &mut buffer).expect("an answer");
             assert_eq!((by, &buffer[..length]), (to, text.as_bytes()));
+        }
+    }
+}
+
+/// A3, B15: a connection that is over leaves its backend waiting for late packets. Another front end must not lead the same client port into that:
+/// the backend would take the new connection for the old one, answer with that one's numbers, and be asked again.
+#[test]
+fn two_front_ends_in_turn_need_no_second_try() {
+    for pod in ["n1-p1", "n2-p1"] {
+        let story = story(&[pod], false, "auto");
+        let lab = &story.world.lab;
+        for family in Family::BOTH {
+            let from = SocketAddr::new(CLIENT[family as usize], 40004);
+            let to = [A, B].map(|port| story.world.node_port("n1", family, port));
+            let before = retransmissions(&lab.client).expect("counters");
+            for to in to.into_iter().cycle().take(20) {
+                let talk = Talk::connect(&lab.client, from, to).expect("connected");
+                talk.bye().expect("closed");
+            }
+            let again = retransmissions(&lab.client).expect("counters") - before;
+            assert_eq!(again, 0, "{pod}, {family:?}");
         }
     }
 }

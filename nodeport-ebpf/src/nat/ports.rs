@@ -51,7 +51,8 @@ pub fn take<A: Family, T: Tables<A>>(
                 None => return false,
             }
         }
-        match claim(tables, key, reply, is_own || probe >= PROBES / 2) {
+        // Not its own: a closed connection by another front end holds it, and the backend may still wait for that one's late packets (B15).
+        match claim(tables, key, reply, probe >= PROBES / 2) {
             Ok(()) => is_taken = true,
             Err(InsertError::Exists) => return true,
             Err(InsertError::Full) => is_refused = true,

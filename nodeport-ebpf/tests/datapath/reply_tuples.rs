@@ -129,6 +129,21 @@ both! {
         two_ways_to_one_backend(&world, (A::NODE, NODE_PORT), (A::NODE_ALIAS, NODE_PORT));
     }
 
+    /// A3, B15: the backend waits for late packets of the first one (`TIME_WAIT`), and would answer the second one's SYN as one of them.
+    fn the_port_of_a_connection_that_is_over_is_no_other_front_end_s<A>() {
+        let world = World::<A>::new().node_port(&[(A::local(1), TARGET)]);
+        let (client, backend) = ((A::client(1), 40000), (A::local(1), TARGET));
+        let asks = |to, flags| world.enters(UPLINK, &Build::tcp(client, to, flags)).seen().source();
+        let node_port = (A::NODE, NODE_PORT);
+        for (there, back) in [(SYN, SYN | ACK), (ACK, ACK | PSH), (FIN | ACK, FIN | ACK)] {
+            assert_eq!(asks(node_port, there), client);
+            world.leaves(UPLINK, &Build::tcp(backend, client, back)).is(Outcome::ReplyFromStack);
+        }
+        assert_eq!(asks((A::NODE_ALIAS, NODE_PORT), SYN), (A::client(1), 1024));
+        // To whom it was connected, the backend knows it again by what follows its last one (B1).
+        assert_eq!(asks(node_port, SYN), client);
+    }
+
     /// A4: even where a source port equals a live NodePort, the backend's reply is a reply and no request.
     fn a_reply_to_a_source_port_that_is_a_node_port_is_a_reply<A>() {
         let mut world = World::<A>::new().node_port(&[(A::remote(7), TARGET)]);
