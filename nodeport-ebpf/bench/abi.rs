@@ -43,8 +43,10 @@ pub(crate) struct Plan {
     pub(crate) expected_source_port: u32,
     /// Number of the first of them.
     pub(crate) first_flow: u32,
+    /// Destinations of what the client sends, one after the other from the one in `headers` on: one for each flow, in turn.
+    pub(crate) destinations: u32,
     /// Zero.
-    pub(crate) pad: [u32; 3],
+    pub(crate) pad: [u32; 2],
 }
 
 /// What was seen of a flow: value of `SEEN`. 40 bytes.

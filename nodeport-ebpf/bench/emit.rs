@@ -73,6 +73,7 @@ fn tuple<const WAY: u32, const N: usize>(plan: &Plan, seen: &Seen, flow: u32, at
     let host = ((flow / PORTS) as u16 + 10).to_be_bytes();
     source[N - 2] = host[0];
     source[N - 1] = host[1];
+    destination[N - 1] = destination[N - 1].wrapping_add((flow % plan.destinations.max(1)) as u8);
     Tuple {
         source,
         destination,

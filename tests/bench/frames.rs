@@ -18,8 +18,10 @@ pub(crate) struct Frames {
     pub(crate) from: [u8; 6],
     /// First source address: the last two bytes are replaced by the flow's. The port is.
     pub(crate) source: IpAddr,
-    /// Destination.
+    /// First destination.
     pub(crate) destination: SocketAddr,
+    /// Destinations, by their last byte; flows have them in turn.
+    pub(crate) destinations: u8,
     /// Index of the device to send by.
     pub(crate) device: u32,
     /// Flows to send packets of.
@@ -51,7 +53,7 @@ impl Frames {
             self.expected_destination_port.into(),
             self.expected_source_port.into(),
             self.first_flow,
-            0,
+            self.destinations.into(),
             0,
             0,
         ];
@@ -125,6 +127,7 @@ mod tests {
             from: [2, 0, 0, 0, 0, 2],
             source: source.parse().unwrap(),
             destination: destination.parse().unwrap(),
+            destinations: 1,
             device: 7,
             flows: 3,
             first_flow: 5,

@@ -32,9 +32,13 @@ mod window;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::Parser;
+
+use measures::Asked;
+use record::Records;
 
 /// Measure the datapath and the agent, in network namespaces of this machine.
 #[derive(Parser)]
@@ -60,6 +64,29 @@ pub(crate) struct Args {
     list: bool,
 }
 
+impl Args {
+    /// Whether a measure of a candidate was asked for.
+    pub(crate) fn wants(&self, measure: &str, candidate: &str, quick: bool) -> bool {
+        if self.only.is_empty() {
+            return quick || !self.quick;
+        }
+        let name = format!("{measure}/{candidate}");
+        let (first, last) = (format!("={name}"), format!("={measure}"));
+        self.only
+            .iter()
+            .any(|part| name.contains(part.as_str()) || *part == first || *part == last)
+    }
+
+    /// How long one run measures.
+    pub(crate) fn window(&self) -> Duration {
+        Duration::from_millis(if self.quick { 300 } else { 700 })
+    }
+
+    pub(crate) fn rounds(&self) -> usize {
+        self.rounds.unwrap_or(if self.quick { 3 } else { 5 })
+    }
+}
+
 fn main() -> ExitCode {
     match run(&Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -81,22 +108,21 @@ fn run(args: &Args) -> Result<()> {
     if cores < 2 {
         bail!("this machine has {cores} core: client and node need one each");
     }
-    let measured = measures::run(args);
-    if measured.is_empty() {
+    let mut records = args.json.as_deref().map(Records::create).transpose()?;
+    let Asked { measured, left_out } = measures::run(args, |measured| {
+        let records = records.as_mut();
+        records.map_or(Ok(()), |records| records.write(measured))
+    })?;
+    if measured.is_empty() && left_out == 0 {
         bail!(
             "no measure has a name with {}; --list prints them",
             args.only.join(" or ")
         );
     }
-    println!("{}", table::full(&measured));
-    if let Some(path) = &args.json {
-        let mut lines = String::new();
-        for measurement in &measured {
-            lines.push_str(&serde_json::to_string(measurement)?);
-            lines.push('\n');
-        }
-        std::fs::write(path, lines).with_context(|| format!("write {}", path.display()))?;
+    if measured.is_empty() {
+        bail!("nothing was measured: {left_out} left out, see above");
     }
+    println!("{}", table::full(&measured));
     if let Some(directory) = &args.plot {
         let written = plot::write(&measured, directory)?;
         eprintln!("{written} pictures in {}", directory.display());

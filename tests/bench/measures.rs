@@ -2,8 +2,7 @@
 //!
 //! Invariant: a measure's name is stable: records of different days are compared by it.
 
-use std::time::Duration;
-
+use anyhow::Result;
 use nodeport_tests::k8s::programs::Programs;
 
 use crate::candidate::Candidate;
@@ -170,9 +169,26 @@ pub(crate) fn names() -> Vec<&'static str> {
     names
 }
 
-/// Runs what was asked for.
-pub(crate) fn run(args: &Args) -> Vec<Measurement> {
-    let mut all = Vec::new();
+/// What was asked for, as far as it could be had.
+pub(crate) struct Asked {
+    /// In the order of the list.
+    pub(crate) measured: Vec<Measurement>,
+    /// Measures that this machine lacks something for.
+    pub(crate) left_out: usize,
+}
+
+/// Runs what was asked for, and hands over each measure's results as soon as they are there.
+///
+/// # Errors
+/// Those of `keep`.
+pub(crate) fn run(
+    args: &Args,
+    mut keep: impl FnMut(&[Measurement]) -> Result<()>,
+) -> Result<Asked> {
+    let mut asked = Asked {
+        measured: Vec::new(),
+        left_out: 0,
+    };
     for measure in MEASURES {
         let candidates: Vec<_> = measure
             .candidates()
@@ -181,41 +197,20 @@ pub(crate) fn run(args: &Args) -> Vec<Measurement> {
             .filter(|candidate| measure.takes(*candidate))
             .filter(|candidate| args.wants(measure.name, candidate.name(), measure.quick))
             .collect();
-        if measure.what == What::Cluster && Programs::from_environment().is_err() {
-            if !candidates.is_empty() {
-                eprintln!("==> {}: left out, there is no API server", measure.name);
-            }
+        if candidates.is_empty() {
             continue;
         }
-        if !candidates.is_empty() {
-            eprintln!("==> {}", measure.name);
-            all.extend(measure.run(args, &candidates));
+        if measure.what == What::Cluster && Programs::from_environment().is_err() {
+            eprintln!("==> {}: left out, there is no API server", measure.name);
+            asked.left_out += 1;
+            continue;
         }
+        eprintln!("==> {}", measure.name);
+        let measured = measure.run(args, &candidates);
+        keep(&measured)?;
+        asked.measured.extend(measured);
     }
-    all
-}
-
-impl Args {
-    /// Whether a measure of a candidate was asked for.
-    fn wants(&self, measure: &str, candidate: &str, quick: bool) -> bool {
-        if self.only.is_empty() {
-            return quick || !self.quick;
-        }
-        let name = format!("{measure}/{candidate}");
-        let (first, last) = (format!("={name}"), format!("={measure}"));
-        self.only
-            .iter()
-            .any(|part| name.contains(part.as_str()) || *part == first || *part == last)
-    }
-
-    /// How long one run measures.
-    fn window(&self) -> Duration {
-        Duration::from_millis(if self.quick { 300 } else { 700 })
-    }
-
-    fn rounds(&self) -> usize {
-        self.rounds.unwrap_or(if self.quick { 3 } else { 5 })
-    }
+    Ok(asked)
 }
 
 impl Measure {

@@ -209,16 +209,19 @@ impl Ready {
             (_, "pod") => &crate::stage::LOCAL,
             _ => &FABRIC,
         };
-        let destination = if translates && way == Way::Forth {
-            front_end(v6)
+        // Who is not translated goes to as many endpoints: to one alone, the kernel would route most packets as it did the one before.
+        let (destination, destinations) = if translates && way == Way::Forth {
+            (front_end(v6), 1)
         } else {
-            backend(v6, self.traffic.shape.local, 0)
+            let shape = &self.traffic.shape;
+            (backend(v6, shape.local, 0), shape.measured)
         };
         let frames = Frames {
             to: to.mac(),
             from: source.mac(),
             source: client(v6),
             destination,
+            destinations,
             device: self.stage.index(source)?,
             flows,
             first_flow,

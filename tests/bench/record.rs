@@ -2,7 +2,39 @@
 //!
 //! Invariant: fields are added, never renamed: scripts read them.
 
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
 use serde::Serialize;
+
+/// The file of `--json`. What was measured is in it at once: the whole benchmark takes an hour, and may be interrupted.
+pub(crate) struct Records(File);
+
+impl Records {
+    /// An empty one, in place of what was there.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(crate) fn create(path: &Path) -> Result<Self> {
+        let file = File::create(path);
+        Ok(Self(
+            file.with_context(|| format!("write {}", path.display()))?,
+        ))
+    }
+
+    /// A line for each measurement.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(crate) fn write(&mut self, measured: &[Measurement]) -> Result<()> {
+        for measurement in measured {
+            writeln!(self.0, "{}", serde_json::to_string(measurement)?)?;
+        }
+        Ok(())
+    }
+}
 
 /// What was measured, of whom, and what came out.
 #[derive(Clone, Debug, PartialEq, Serialize)]
