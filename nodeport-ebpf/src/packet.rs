@@ -1,4 +1,4 @@
-//! The packet as the datapath sees it: fixed windows into a frame, and the three things that only its owner can do.
+//! The packet as the datapath sees it: fixed windows into a frame, and the few things that only its owner can do.
 //!
 //! Owns the contract between the safe library and whoever holds the bytes (XDP, TC, a test). Invariant: a window is either
 //! entirely inside the readable part of the frame or it is `None`; nothing here can read or write elsewhere.
@@ -18,6 +18,20 @@ pub struct ChecksumFix {
     /// Changes that no other checksum of the packet absorbs (IPv6 addresses and hop limit), for whoever keeps a sum of the
     /// whole packet (`CHECKSUM_COMPLETE`).
     pub uncovered: u16,
+}
+
+/// What XDP leaves with a frame that it translated and that only TC behind it can send. 24 bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Note {
+    /// [`Control::seed`](nodeport_common::Control::seed), which nobody else knows: other programs that leave something leave no note.
+    pub seed: u32,
+    /// Index of the device by which it leaves.
+    pub device: u32,
+    /// [`line_flags`](crate::tables::line_flags) of the packet's flow.
+    pub flags: u32,
+    /// Its link-layer addresses: destination and source.
+    pub macs: [u8; 12],
 }
 
 /// A frame, from its first header on. Offsets are bytes from there.
@@ -51,6 +65,12 @@ pub trait Packet {
 
     /// Notes a change that no transport checksum covers (fragments after the first).
     fn note_uncovered(&mut self, uncovered: u16);
+
+    /// Leaves a note for TC; false if that is impossible here.
+    fn leave(&mut self, note: &Note) -> bool;
+
+    /// What was left with the frame before TC saw it.
+    fn note(&self) -> Option<Note>;
 
     /// Cuts or extends the frame to `len` bytes and drops offloads; false if that is impossible here.
     fn resize(&mut self, len: usize) -> bool;

@@ -16,7 +16,7 @@ use crate::wire::parse::Segment;
 pub struct Scratch<A> {
     /// The packet.
     pub segment: Segment<A>,
-    /// Hash of the packet's tuple, and its epoch before its flow was looked up; XDP only.
+    /// Hash of the packet's tuple, and its epoch before its flow was looked up.
     pub hash: u32,
     /// See [`Scratch::hash`].
     pub epoch: u32,

@@ -4,6 +4,8 @@
 //! write too, so a flow is handed out as an [`Entry`] of cells, never as an exclusive reference.
 //! Invariant: an entry stays readable until the packet is done, even if it is deleted meanwhile (RCU in the kernel).
 
+mod line;
+
 use core::cell::Cell;
 
 use nodeport_common::{
@@ -11,6 +13,7 @@ use nodeport_common::{
     Frontend, FrontendKey, Hook, NextHop, ServingKey, Socket, SocketKey, SourceRangeKey,
 };
 
+pub use self::line::{LINE_PLACES, Line, LineOwner, Translation, line_flags};
 use crate::nat::Ends;
 use crate::wire::Family;
 
@@ -136,121 +139,6 @@ impl<A: Copy> Entry<A> {
     }
 }
 
-/// What a CPU keeps of a busy flow's direction, see `path/line.rs`: a cache line for IPv4, two for IPv6.
-#[derive(Debug, Default)]
-#[repr(C, align(64))]
-pub struct Line<A: Copy> {
-    /// Whose it is.
-    pub owner: Cell<LineOwner<A>>,
-    /// Packets that the flow does not know of yet, in units of [`Line::PACKET`], and their bytes below.
-    pub counts: Cell<u64>,
-    /// The tuple's epoch ([`Tables::epoch`]) before its flow was looked up.
-    pub epoch: Cell<u32>,
-    /// Low 32 bits of jiffies when it was made.
-    pub made: Cell<u32>,
-    /// The generations that it is good for: the low half of that of routes, and above it that of endpoints, or zero if its flow stays with
-    /// its endpoint.
-    pub generations: Cell<u32>,
-    /// See [`NextHop::device`].
-    pub device: Cell<u32>,
-    /// How its packets are rewritten.
-    pub translation: Cell<Translation<A>>,
-    /// See [`NextHop::destination_mac`] and [`NextHop::source_mac`].
-    pub macs: Cell<[u8; 12]>,
-}
-
-impl<A: Copy> Line<A> {
-    /// One packet in [`Line::counts`].
-    pub const PACKET: u64 = 1 << 40;
-    /// From here on, [`Line::counts`] is to be brought home before another packet is counted: 2^23 packets, of 64 KiB at most.
-    pub const FULL: u64 = 1 << 63;
-}
-
-/// Which of the two lines that a tuple may have; they lie side by side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Which {
-    /// The one that its hash names.
-    Own = 0,
-    /// The other one of the pair.
-    Other = 1,
-}
-
-/// The ends that packets of a [`Line`] get. 12 bytes for IPv4, 36 for IPv6.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C, align(4))]
-pub struct Translation<A> {
-    /// See [`Flow::source`].
-    pub source: A,
-    /// See [`Flow::destination`].
-    pub destination: A,
-    /// See [`Flow::source_port`].
-    pub source_port: [u8; 2],
-    /// See [`Flow::destination_port`].
-    pub destination_port: [u8; 2],
-}
-
-impl<A> Translation<A> {
-    /// How packets are rewritten.
-    #[inline(always)]
-    pub const fn ends(&self) -> Ends<'_, A> {
-        Ends {
-            source: &self.source,
-            destination: &self.destination,
-            source_port: self.source_port,
-            destination_port: self.destination_port,
-        }
-    }
-}
-
-/// The tuple of a [`Line`], and what there is room for beside it. 16 bytes for IPv4, 40 for IPv6.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C, align(8))]
-pub struct LineOwner<A> {
-    /// See [`FlowKey::source`].
-    pub source: A,
-    /// See [`FlowKey::destination`].
-    pub destination: A,
-    /// See [`FlowKey::source_port`].
-    pub source_port: [u8; 2],
-    /// See [`FlowKey::destination_port`].
-    pub destination_port: [u8; 2],
-    /// See [`FlowKey::protocol`]; 0 in a line of no flow.
-    pub protocol: u8,
-    /// See [`Flow::flags`].
-    pub flags: u8,
-    /// See [`NextHop::mtu`].
-    pub mtu: u16,
-}
-
-impl<A: Family> LineOwner<A> {
-    /// Whether this is its tuple.
-    #[inline(always)]
-    pub fn is(&self, key: &FlowKey<A>) -> bool {
-        self.source == key.source
-            && self.destination == key.destination
-            && self.source_port == key.source_port
-            && self.destination_port == key.destination_port
-            && self.protocol == key.protocol
-    }
-
-    /// Writes its tuple.
-    #[inline(always)]
-    pub fn write(&self, key: &mut FlowKey<A>) {
-        self.source.copy_to(&mut key.source);
-        self.destination.copy_to(&mut key.destination);
-        key.source_port = self.source_port;
-        key.destination_port = self.destination_port;
-        key.protocol = self.protocol;
-        key.pad = [0; 3];
-    }
-}
-
-const _: () = {
-    assert!(size_of::<Line<nodeport_common::V4>>() == 64);
-    assert!(size_of::<Line<nodeport_common::V6>>() == 128);
-};
-
 /// Why an entry was not inserted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InsertError {
@@ -344,8 +232,8 @@ pub trait Tables<A: Copy>: Clients<A> {
     fn may_have_flows(&self, key: &FlowKey<A>) -> bool;
     /// Notes, for ever, that packets to this destination may have a flow.
     fn note_destination(&self, key: &FlowKey<A>);
-    /// One of the two lines of this CPU at which a tuple with this [`hash`](crate::select::hash) may be; `None` if this hook keeps none.
-    fn line(&self, hash: u32, which: Which) -> Option<&Line<A>>;
+    /// What lies at one of the [`LINE_PLACES`] of this CPU for a tuple with this [`hash`](crate::select::hash); `None` if there are no lines.
+    fn line(&self, hash: u32, place: u32) -> Option<&Line<A>>;
     /// The epoch of tuples with this hash: another one after each [`Tables::disturb`] of one of them, on any CPU.
     fn epoch(&self, hash: u32) -> u32;
     /// Makes all lines of a tuple useless, on all CPUs.

@@ -2,6 +2,7 @@
 //!
 //! Each test reads as a story and writes out what it expects.
 
+mod busy;
 mod capabilities;
 mod choice;
 mod cluster;

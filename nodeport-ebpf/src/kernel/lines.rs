@@ -7,7 +7,7 @@ use core::cell::Cell;
 
 use aya_ebpf::helpers::generated;
 use nodeport_common::Control;
-use nodeport_ebpf::tables::{Line, Which};
+use nodeport_ebpf::tables::Line;
 
 use super::family::KernelFamily;
 use super::maps::{DISTURBED, EPOCHS, EPOCHS_LEN};
@@ -33,10 +33,10 @@ fn place(hash: u32) -> u32 {
 pub(super) fn line<A: KernelFamily>(
     control: &Control,
     hash: u32,
-    which: Which,
+    place: u32,
 ) -> Option<&'static Line<A>> {
     let mask = control.lines_per_cpu.checked_sub(1)?;
-    A::lines().get(cpu() * (mask + 1) + ((hash ^ which as u32) & mask))
+    A::lines().get(cpu() * (mask + 1) + ((hash ^ place) & mask))
 }
 
 /// See [`nodeport_ebpf::tables::Tables::epoch`].

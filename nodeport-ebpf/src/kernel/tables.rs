@@ -14,7 +14,7 @@ use nodeport_common::{
     FrontendKey, Hook, NextHop, ServingKey, SourceRangeKey, control_flags, device_flags, protocol,
 };
 use nodeport_ebpf::tables::{
-    Clients, Entry, InsertError, Line, Route, RouteQuery, RouteStatus, Services, Tables, Which,
+    Clients, Entry, InsertError, Line, Route, RouteQuery, RouteStatus, Services, Tables,
 };
 use nodeport_ebpf::{originate, select};
 
@@ -212,12 +212,8 @@ impl<A: KernelFamily, H: AtHook> Tables<A> for KernelTables<H> {
     }
 
     #[inline(always)]
-    fn line(&self, hash: u32, which: Which) -> Option<&Line<A>> {
-        if H::HOOK == Hook::Xdp {
-            lines::line(self.control, hash, which)
-        } else {
-            None
-        }
+    fn line(&self, hash: u32, place: u32) -> Option<&Line<A>> {
+        lines::line(self.control, hash, place)
     }
 
     #[inline(always)]

@@ -6,15 +6,18 @@ use aya_ebpf::bindings::{
 use aya_ebpf::helpers::generated;
 use aya_ebpf::programs::TcContext;
 use nodeport_common::{Hook, V4, V6, device_flags};
-use nodeport_ebpf::packet::{ChecksumFix, MAX_OFFSET, Packet};
-use nodeport_ebpf::path::{Action, Verdict, egress::egress as leave, ingress::ingress as enter};
+use nodeport_ebpf::packet::{ChecksumFix, MAX_OFFSET, Note, Packet};
+use nodeport_ebpf::path::{
+    Action, Verdict, egress::egress as leave, handover, ingress::ingress as enter,
+};
+use nodeport_ebpf::tables::{Services, Tables};
 use nodeport_ebpf::wire::parse::{Carried, frame};
 
 use super::family::{KernelFamily, scratch};
 use super::log;
 use super::outcomes::count;
 use super::tables::{AtHook, KernelTables};
-use super::window::{Bounds, window};
+use super::window::{Bounds, Fields, note_at, window};
 
 struct Ingress;
 struct Egress;
@@ -37,6 +40,10 @@ pub(crate) fn ingress(ctx: &TcContext) -> i32 {
         return TC_ACT_UNSPEC;
     };
     let mut packet = SkbPacket { skb };
+    let control = Services::<V4>::control(&tables);
+    if let Some(verdict) = handover::take(&mut packet, control, Tables::<V4>::device(&tables)) {
+        return finish(Hook::TcIngress, verdict);
+    }
     let has_ethernet = has_ethernet(&tables);
     match frame(&mut packet, has_ethernet) {
         Ok((network, Carried::V4)) => enter_family::<V4>(&mut packet, &tables, network),
@@ -98,7 +105,6 @@ fn leave_family<A: KernelFamily>(
 
 #[inline(always)]
 fn has_ethernet<H: AtHook>(tables: &KernelTables<H>) -> bool {
-    use nodeport_ebpf::tables::Tables;
     Tables::<V4>::device(tables).flags & device_flags::NO_ETHERNET == 0
 }
 
@@ -129,9 +135,15 @@ struct SkbPacket {
 
 impl Bounds for SkbPacket {
     #[inline(always)]
-    fn fields(&self) -> (*const u32, *const u32) {
+    fn fields(&self) -> Fields {
         // SAFETY: addresses of context fields.
-        unsafe { (&raw const (*self.skb).data, &raw const (*self.skb).data_end) }
+        unsafe {
+            Fields {
+                data_meta: &raw const (*self.skb).data_meta,
+                data: &raw const (*self.skb).data,
+                data_end: &raw const (*self.skb).data_end,
+            }
+        }
     }
 }
 
@@ -232,6 +244,18 @@ impl Packet for SkbPacket {
             // SAFETY: `skb` is this program's context. The call fails, as it should, where the kernel keeps no sum.
             let _ = unsafe { generated::bpf_csum_update(self.skb, native(uncovered) as u32) };
         }
+    }
+
+    #[inline(always)]
+    fn leave(&mut self, _note: &Note) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn note(&self) -> Option<Note> {
+        let at = note_at(self)?;
+        // SAFETY: that many bytes were just compared with the start of the packet.
+        Some(unsafe { at.read_unaligned() })
     }
 
     #[inline(always)]

@@ -3,25 +3,39 @@
 //! Invariant: every access is preceded by a comparison of its own with the end of the packet. The verifier demands that on each pointer that it
 //! sees, so the compiler must not conclude one comparison from another: callers read the end of the packet anew (volatile) for each window.
 
-use nodeport_ebpf::packet::MAX_OFFSET;
+use nodeport_ebpf::packet::{MAX_OFFSET, Note};
 
-/// Where a packet begins and ends, as two words of a program's context.
+/// Words of a program's context.
+pub(super) struct Fields {
+    pub(super) data_meta: *const u32,
+    pub(super) data: *const u32,
+    pub(super) data_end: *const u32,
+}
+
+/// Where a packet begins and ends, and what was left with it.
 pub(super) trait Bounds {
     /// The context's fields.
-    fn fields(&self) -> (*const u32, *const u32);
+    fn fields(&self) -> Fields;
+
+    /// First byte of what was left with the packet, which ends where the packet begins.
+    #[inline(always)]
+    fn data_meta(&self) -> usize {
+        // SAFETY: a context field.
+        unsafe { self.fields().data_meta.read_volatile() as usize }
+    }
 
     /// First byte. Read where it is used: carried over a branch, LLVM may cut it to 32 bits there, and the verifier loses the pointer.
     #[inline(always)]
     fn data(&self) -> usize {
         // SAFETY: a context field.
-        unsafe { self.fields().0.read_volatile() as usize }
+        unsafe { self.fields().data.read_volatile() as usize }
     }
 
     /// Byte after the last.
     #[inline(always)]
     fn data_end(&self) -> usize {
         // SAFETY: a context field.
-        unsafe { self.fields().1.read_volatile() as usize }
+        unsafe { self.fields().data_end.read_volatile() as usize }
     }
 }
 
@@ -41,4 +55,11 @@ pub(super) fn window<const N: usize>(packet: &mut impl Bounds, at: usize) -> Opt
     // SAFETY: `start..start + N` was just compared with the end of the packet, any bytes are a valid `[u8; N]`, and a program is the only
     // one to touch its packet. The window borrows the packet.
     Some(unsafe { &mut *(start as *mut [u8; N]) })
+}
+
+/// Where the note of a packet is, if that much was left with it.
+#[inline(always)]
+pub(super) fn note_at(packet: &impl Bounds) -> Option<*mut Note> {
+    let start = packet.data_meta();
+    (start + size_of::<Note>() <= packet.data()).then_some(start as *mut Note)
 }

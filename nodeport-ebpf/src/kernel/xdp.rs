@@ -1,10 +1,10 @@
 //! XDP: the fast path on uplinks.
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
-use aya_ebpf::helpers::generated::bpf_redirect;
+use aya_ebpf::helpers::generated::{bpf_redirect, bpf_xdp_adjust_meta};
 use aya_ebpf::programs::XdpContext;
 use nodeport_common::{Hook, V4, V6};
-use nodeport_ebpf::packet::{ChecksumFix, Packet, fix_complete_checksum};
+use nodeport_ebpf::packet::{ChecksumFix, Note, Packet, fix_complete_checksum};
 use nodeport_ebpf::path::{Action, Verdict, ingress::ingress};
 use nodeport_ebpf::wire::parse::{Carried, frame};
 
@@ -12,7 +12,7 @@ use super::family::{KernelFamily, scratch};
 use super::log;
 use super::outcomes::count;
 use super::tables::{AtHook, KernelTables};
-use super::window::{Bounds, window};
+use super::window::{Bounds, Fields, note_at, window};
 
 struct Xdp;
 
@@ -72,13 +72,14 @@ struct XdpPacket<'a> {
 
 impl Bounds for XdpPacket<'_> {
     #[inline(always)]
-    fn fields(&self) -> (*const u32, *const u32) {
+    fn fields(&self) -> Fields {
         // SAFETY: addresses of context fields.
         unsafe {
-            (
-                &raw const (*self.ctx.ctx).data,
-                &raw const (*self.ctx.ctx).data_end,
-            )
+            Fields {
+                data_meta: &raw const (*self.ctx.ctx).data_meta,
+                data: &raw const (*self.ctx.ctx).data,
+                data_end: &raw const (*self.ctx.ctx).data_end,
+            }
         }
     }
 }
@@ -122,6 +123,28 @@ impl Packet for XdpPacket<'_> {
 
     #[inline(always)]
     fn note_uncovered(&mut self, _uncovered: u16) {}
+
+    /// Notes are the frame's metadata. Not all drivers have room for that.
+    #[inline(always)]
+    fn leave(&mut self, note: &Note) -> bool {
+        const LEN: i32 = 24;
+        const _: () = assert!(size_of::<Note>() == LEN as usize);
+        // SAFETY: `ctx` is this program's context. Windows of the packet are made anew after this.
+        if unsafe { bpf_xdp_adjust_meta(self.ctx.ctx, -LEN) } != 0 {
+            return false;
+        }
+        let Some(at) = note_at(self) else {
+            return false;
+        };
+        // SAFETY: that many bytes were just compared with the start of the packet.
+        unsafe { at.write_unaligned(*note) };
+        true
+    }
+
+    #[inline(always)]
+    fn note(&self) -> Option<Note> {
+        None
+    }
 
     #[inline(always)]
     fn resize(&mut self, _len: usize) -> bool {

@@ -5,7 +5,7 @@
 
 use nodeport_common::{Outcome, flow_flags, protocol};
 
-use super::{Stop, Verdict, conclude, ingress, known};
+use super::{Stop, Verdict, conclude, ingress, known, line};
 use crate::nat::icmp;
 use crate::packet::Packet;
 use crate::scratch::Scratch;
@@ -45,7 +45,12 @@ fn run<A: Parse, P: Packet, T: Tables<A>>(
     if !tables.may_be_reply(key) {
         return Err(Outcome::Untouched.into());
     }
+    if let Some(verdict) = line::carry(packet, tables, scratch)? {
+        return Ok(verdict);
+    }
+    let key = &scratch.segment.key;
     let established = tables.flow(key);
+    scratch.is_established = established.is_some();
     let entry = established
         .or_else(|| tables.pending(key))
         .filter(|entry| entry.is(flow_flags::AT_EGRESS))

@@ -4,7 +4,7 @@
 //! is always possible up to the rewrite.
 
 use nodeport_common::{
-    FlowKey, FragmentPorts, FrontendKey, Hook, Outcome, ServingKey, flow_flags, protocol,
+    FlowKey, FragmentPorts, FrontendKey, Outcome, ServingKey, flow_flags, protocol,
 };
 
 use super::way::{send, way};
@@ -263,8 +263,8 @@ pub(super) fn carry<A: Family, P: Packet, T: Tables<A>>(
     let outcome = outcome(entry.flags.get(), way.forwards());
     let found = scratch.route.hop.device;
     let verdict = send(packet, tables, entry, found, way, outcome)?;
-    if T::HOOK == Hook::Xdp && scratch.is_established && verdict.action != Action::Resolve {
-        line::refresh(tables, scratch, entry, seen);
+    if scratch.is_established && verdict.action != Action::Resolve {
+        line::refresh(tables, scratch, entry, seen, verdict.action);
     }
     Ok(verdict)
 }

@@ -4,6 +4,7 @@
 mod affinity;
 mod call;
 pub mod egress;
+pub mod handover;
 pub mod ingress;
 pub(crate) mod known;
 mod line;

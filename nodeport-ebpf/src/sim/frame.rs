@@ -2,7 +2,7 @@
 //!
 //! Owns what differs between the two. Invariant: a frame's bytes change only through a window, a checksum fix or a resize.
 
-use crate::packet::{ChecksumFix, MAX_OFFSET, Packet, fix_complete_checksum};
+use crate::packet::{ChecksumFix, MAX_OFFSET, Note, Packet, fix_complete_checksum};
 use crate::wire::ETHERNET_LEN;
 use crate::wire::checksum;
 
@@ -33,6 +33,10 @@ pub struct Frame {
     pub is_to_host: bool,
     /// Whether the skb has a VLAN tag beside its bytes.
     pub has_tag: bool,
+    /// Whether its device lets XDP leave a note (metadata).
+    pub takes_notes: bool,
+    /// What XDP left with it.
+    pub note: Option<Note>,
 }
 
 impl Frame {
@@ -46,6 +50,8 @@ impl Frame {
             gso_size: 0,
             is_to_host: true,
             has_tag: false,
+            takes_notes: true,
+            note: None,
         }
     }
 
@@ -69,7 +75,7 @@ impl Frame {
     }
 }
 
-/// A frame at XDP: all of it in reach, no metadata, no way to change its length.
+/// A frame at XDP: all of it in reach, no way to change its length.
 #[derive(Debug)]
 pub struct XdpFrame<'f>(pub &'f mut Frame);
 
@@ -103,6 +109,17 @@ impl Packet for XdpFrame<'_> {
     }
 
     fn note_uncovered(&mut self, _uncovered: u16) {}
+
+    fn leave(&mut self, note: &Note) -> bool {
+        if self.0.takes_notes {
+            self.0.note = Some(*note);
+        }
+        self.0.takes_notes
+    }
+
+    fn note(&self) -> Option<Note> {
+        None
+    }
 
     fn resize(&mut self, _len: usize) -> bool {
         false
@@ -173,6 +190,14 @@ impl Packet for Skb<'_> {
         if let Checksum::Complete(sum) = self.0.checksum {
             self.0.checksum = Checksum::Complete(checksum::add(sum, uncovered));
         }
+    }
+
+    fn leave(&mut self, _note: &Note) -> bool {
+        false
+    }
+
+    fn note(&self) -> Option<Note> {
+        self.0.note
     }
 
     fn resize(&mut self, len: usize) -> bool {

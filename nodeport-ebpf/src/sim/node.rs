@@ -15,7 +15,7 @@ use super::frame::{Frame, Skb, XdpFrame};
 use super::tables::{FamilyTables, SimFamily, View};
 use crate::packet::Packet;
 use crate::path::socket::{self, Answer, Call};
-use crate::path::{Action, Verdict, egress, ingress};
+use crate::path::{Action, Verdict, egress, handover, ingress};
 use crate::wire::parse::{Carried, frame};
 
 const XDP: usize = Hook::Xdp as usize;
@@ -216,8 +216,25 @@ impl Node {
         packet: &mut P,
     ) -> Option<Verdict> {
         let device = self.devices.get(&device_index)?;
+        let handed_over = if HOOK == TC_INGRESS {
+            handover::take(packet, &self.control, device)
+        } else {
+            None
+        };
+        let verdict =
+            handed_over.unwrap_or_else(|| self.parsed::<HOOK, P>(packet, device_index, device));
+        *self.counters.borrow_mut()[HOOK].get_mut(verdict.outcome) += 1;
+        Some(verdict)
+    }
+
+    fn parsed<const HOOK: usize, P: Packet>(
+        &self,
+        packet: &mut P,
+        device_index: u32,
+        device: &Device,
+    ) -> Verdict {
         let has_ethernet = HOOK == XDP || device.flags & device_flags::NO_ETHERNET == 0;
-        let verdict = match frame(packet, has_ethernet) {
+        match frame(packet, has_ethernet) {
             Ok((network, Carried::V4)) => {
                 self.judge::<V4, HOOK, P>(packet, network, device_index, device)
             }
@@ -225,9 +242,7 @@ impl Node {
                 self.judge::<V6, HOOK, P>(packet, network, device_index, device)
             }
             Err(outcome) => Verdict::pass(outcome),
-        };
-        *self.counters.borrow_mut()[HOOK].get_mut(verdict.outcome) += 1;
-        Some(verdict)
+        }
     }
 
     fn judge<A: SimFamily, const HOOK: usize, P: Packet>(

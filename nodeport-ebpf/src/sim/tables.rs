@@ -18,7 +18,6 @@ use super::routes::{Route, common_bits, longest};
 use crate::scratch::Scratch;
 use crate::tables::{
     self, Clients, Entry, InsertError, Line, RouteQuery, RouteStatus, Services, Sockets, Tables,
-    Which,
 };
 use crate::wire::parse::Parse;
 use crate::{originate, select};
@@ -214,12 +213,9 @@ impl<A: SimFamily, const HOOK: usize> Tables<A> for View<'_, A, HOOK> {
         tables.ports_noted.borrow_mut().insert(key.destination_port);
     }
 
-    fn line(&self, hash: u32, which: Which) -> Option<&Line<A>> {
+    fn line(&self, hash: u32, place: u32) -> Option<&Line<A>> {
         let mask = self.node.control.lines_per_cpu.checked_sub(1)?;
-        if <Self as Tables<A>>::HOOK != Hook::Xdp {
-            return None;
-        }
-        let place = (hash ^ which as u32) & mask;
+        let place = (hash ^ place) & mask;
         // There is one, or it is made here.
         let _ = self.tables.lines.add(place, Line::default());
         self.tables.lines.get(&place)

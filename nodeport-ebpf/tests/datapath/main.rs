@@ -21,6 +21,7 @@ mod front_ends;
 mod headers;
 mod icmp;
 mod lines;
+mod lines_at_tc;
 mod live_flows;
 mod local;
 mod properties;
