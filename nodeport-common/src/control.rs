@@ -10,7 +10,7 @@ pub struct Control {
     /// an older generation look whether their endpoint still serves (behaviours 17.8), TCP clients that still wait for an answer
     /// choose anew (edge-cases B11).
     pub endpoint_generation: u32,
-    /// Seed of the hash that picks backends; chosen once per pin directory.
+    /// Seed of the hash that picks backends, and what marks a note that XDP leaves for TC as ours; chosen once per pin directory.
     pub seed: u32,
     /// See [`control_flags`].
     pub flags: u32,
