@@ -175,11 +175,13 @@ impl Talk {
         Ok(())
     }
 
-    /// Has the server close first, then closes: no `TIME_WAIT` stays on this side.
+    /// Has the server close first, then closes: no `TIME_WAIT` stays on this side, and the port is free when this returns.
     ///
     /// # Errors
     /// If the server does not close.
     pub fn bye(mut self) -> Result<()> {
+        // The last close waits for the acknowledgement of its FIN: until then the kernel keeps the port from the same destination.
+        sockopt::set_socket_linger(&self.stream, Some(Duration::from_secs(3)))?;
         self.stream.write_all(b"bye\n").context("send")?;
         let mut rest = String::new();
         anyhow::ensure!(
