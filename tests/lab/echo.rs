@@ -5,11 +5,11 @@
 //! Invariant: servers end when they are dropped.
 
 use std::io::{BufRead, BufReader, ErrorKind, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::io::Errno;
@@ -175,13 +175,11 @@ impl Talk {
         Ok(())
     }
 
-    /// Has the server close first, then closes: no `TIME_WAIT` stays on this side, and the port is free when this returns.
+    /// Has the server close first, then closes: no `TIME_WAIT` stays on this side.
     ///
     /// # Errors
     /// If the server does not close.
     pub fn bye(mut self) -> Result<()> {
-        // The last close waits for the acknowledgement of its FIN: until then the kernel keeps the port from the same destination.
-        sockopt::set_socket_linger(&self.stream, Some(Duration::from_secs(3)))?;
         self.stream.write_all(b"bye\n").context("send")?;
         let mut rest = String::new();
         anyhow::ensure!(
@@ -191,6 +189,8 @@ impl Talk {
                 == 0,
             "got {rest:?}"
         );
+        // Not by closing alone: a program that another thread starts just now has a copy until it runs.
+        self.stream.shutdown(Shutdown::Write)?;
         Ok(())
     }
 
@@ -200,7 +200,7 @@ impl Talk {
     /// If the connection breaks.
     pub fn half_close_and_read(mut self) -> Result<usize> {
         self.stream.write_all(b"slowly\n").context("send")?;
-        self.stream.shutdown(std::net::Shutdown::Write)?;
+        self.stream.shutdown(Shutdown::Write)?;
         let mut rest = Vec::new();
         std::io::Read::read_to_end(&mut self.lines, &mut rest).context("the rest")?;
         Ok(rest.len())
@@ -231,9 +231,13 @@ pub fn connect_from(netns: &Netns, from: SocketAddr, to: SocketAddr) -> Result<T
         sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, limit)?;
         sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, limit)?;
         bind(&socket, &from)?;
+        let patience = Instant::now() + Duration::from_secs(3);
         let mut connected = connect(&socket, &to);
-        // Interrupted, it goes on by itself, and says at the next call how far it is.
-        while matches!(connected, Err(Errno::INTR | Errno::ALREADY)) {
+        // Interrupted, it goes on by itself, and says at the next call how far it is. An older socket with the same ends may wait for its last
+        // acknowledgement.
+        while matches!(connected, Err(Errno::INTR | Errno::ALREADY))
+            || connected == Err(Errno::ADDRNOTAVAIL) && Instant::now() < patience
+        {
             std::thread::sleep(Duration::from_millis(1));
             connected = connect(&socket, &to);
         }

@@ -127,7 +127,8 @@ fn two_front_ends_in_turn_need_no_second_try() {
             let to = [A, B].map(|port| story.world.node_port("n1", family, port));
             let before = retransmissions(&lab.client).expect("counters");
             for to in to.into_iter().cycle().take(20) {
-                let talk = Talk::connect(&lab.client, from, to).expect("connected");
+                let talk = Talk::connect(&lab.client, from, to);
+                let talk = talk.unwrap_or_else(|e| panic!("{e:#}\n{}", story.world.evidence()));
                 talk.bye().expect("closed");
             }
             let again = retransmissions(&lab.client).expect("counters") - before;
