@@ -24,7 +24,7 @@ pub struct ChecksumFix {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Note {
-    /// [`Control::seed`](nodeport_common::Control::seed), which nobody else knows: other programs that leave something leave no note.
+    /// [`Control::seed`](nodeport_common::Control::seed): what other programs leave does not begin with it.
     pub seed: u32,
     /// Index of the device by which it leaves.
     pub device: u32,

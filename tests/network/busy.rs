@@ -3,17 +3,14 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use nodeport_tests::Family;
 use nodeport_tests::addresses::CLIENT;
 use nodeport_tests::echo::{datagrams_from, receive};
-use nodeport_tests::objects::Protocol;
-use nodeport_tests::standin::StandIns;
-use nodeport_tests::{Family, LabSpec};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
+use crate::udp::{PORT, world};
 use crate::world::World;
 
-const PORT: u16 = 30060;
-const TARGET: u16 = 6000;
 /// Datagrams in one go: many more than a flow needs to be a busy one.
 const MANY: u64 = 300;
 /// A flow's counters are this much behind at most, and a bit.
@@ -59,7 +56,7 @@ fn busy_flows_are_carried_and_counted_in_every_mode() {
         ("n1-p1", "off", "--redirect-local"),
     ] {
         for family in Family::BOTH {
-            let (_stand_ins, world) = world(pod, xdp, arguments);
+            let (_stand_ins, world) = world(&[pod], xdp, arguments);
             let case = format!("{pod} {xdp} {arguments} {family:?}");
             let to = world.node_port("n1", family, PORT);
             let from = SocketAddr::new(CLIENT[family as usize], 0);
@@ -73,24 +70,4 @@ fn busy_flows_are_carried_and_counted_in_every_mode() {
             assert_eq!(counted(&world), (MANY + 1, MANY + 1), "{case}");
         }
     }
-}
-
-/// A Service of one endpoint, and an agent on `n1`.
-fn world(pod: &str, xdp: &str, arguments: &str) -> (StandIns, World) {
-    let world = World::with(
-        LabSpec::nodes(2),
-        |spec| spec.xdp(xdp).arguments(arguments),
-        |lab, manifest| {
-            let service = manifest.service("udp").udp_node_port(PORT, TARGET);
-            service.endpoints(lab, [lab.pod(pod)]);
-        },
-    );
-    let mut stand_ins = StandIns::new();
-    let pod = world.lab.pod(pod);
-    let listen = pod
-        .addresses()
-        .map(|address| (SocketAddr::new(address, TARGET), Protocol::Udp));
-    let listen: Vec<_> = listen.collect();
-    stand_ins.serve(&pod.netns, &listen).expect("it listens");
-    (stand_ins, world)
 }

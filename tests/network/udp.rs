@@ -12,13 +12,14 @@ use nodeport_tests::{Family, LabSpec};
 
 use crate::world::World;
 
-const PORT: u16 = 30060;
+pub(crate) const PORT: u16 = 30060;
 const TARGET: u16 = 6000;
 
-fn world(pods: &[&str], xdp: &str) -> (StandIns, World) {
+/// A Service with these Pods as endpoints; stand-ins in all Pods, and agents with these arguments.
+pub(crate) fn world(pods: &[&str], xdp: &str, arguments: &str) -> (StandIns, World) {
     let world = World::with(
         LabSpec::nodes(2),
-        |spec| spec.xdp(xdp),
+        |spec| spec.xdp(xdp).arguments(arguments),
         |lab, manifest| {
             manifest
                 .service("udp")
@@ -65,7 +66,7 @@ fn a_flow_moves_when_its_endpoint_is_gone() {
             ("n1", "n1-p1", "n2-p2"),
             ("n1", "n2-p1", "n1-p1"),
         ] {
-            let (_stand_ins, mut world) = world(&[first], xdp);
+            let (_stand_ins, mut world) = world(&[first], xdp, "");
             for family in Family::BOTH {
                 point_to(&mut world, &[first]);
                 let to = world.node_port(node, family, PORT);
@@ -101,7 +102,7 @@ fn moves_to(socket: &UdpSocket, to: SocketAddr, endpoint: SocketAddr, world: &Wo
 /// C3: a steady sender begins before there is an endpoint; it is answered soon after one appears.
 #[test]
 fn a_sender_that_began_too_early_is_answered() {
-    let (_stand_ins, mut world) = world(&[], "auto");
+    let (_stand_ins, mut world) = world(&[], "auto", "");
     for family in Family::BOTH {
         point_to(&mut world, &[]);
         let to = world.node_port("n1", family, PORT);

@@ -245,6 +245,17 @@ both! {
         }
     }
 
+    /// What a device may have left to hardware of a checksum, only TC can mend.
+    fn xdp_leaves_frames_of_other_devices_as_they_came<A>() {
+        let mut world = straight::<A>();
+        world.node.devices.get_mut(&UPLINK).expect("there").flags &= !device_flags::XDP_TARGET;
+        let it = Flow::new(world, (A::local(1), TARGET), TCP).busy();
+        let trip = it.sends(ACK);
+        assert_eq!(trip.xdp.expect("it runs").outcome, Outcome::LeftToTc);
+        assert_eq!(trip.frame.note, None);
+        trip.is(Outcome::ToLocalBackend).arrived_by(POD1);
+    }
+
     /// Replies to Pods of this node, whose devices take no frames from XDP.
     fn replies_to_pods_are_handed_over<A>() {
         let world = World::<A>::new().node_port(&[(A::remote(7), TARGET)]);
